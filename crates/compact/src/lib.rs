@@ -1,0 +1,1 @@
+//! Compaction: a pure policy and the merge run.

@@ -1,0 +1,371 @@
+//! The database's objects: create, read, list. Outcomes are facts; nothing is guessed.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use tandem_types::{Error, Result};
+
+use crate::meter::Metered;
+use crate::retry::{answered, describe, is_final, public_error, publicly, says_exists, wait};
+use crate::{Chance, Clock, LocalStore};
+
+/// Above this, an object goes up in parts: a single request must finish within the client's
+/// request time-out, which a large body on a slow line would miss each time.
+const ONE_PUT_BYTES_MAX: usize = 64 << 20;
+/// The size of a part; every part but the last has it.
+const PART_BYTES: usize = 16 << 20;
+const CREATE_DATA_ATTEMPTS: u32 = 8;
+/// No new attempt is made after this: each may already take the library's three minutes.
+const CREATE_DATA_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// What a create of a log object came to, as far as its one answer tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// Stored by this request, and durable.
+    Created,
+    /// The store says that something is there. Not to be trusted: it may be this very request's
+    /// object, and S3's 409 says so with nothing there. Read it back.
+    Exists,
+    /// Stored, not stored, or stored later; with the reason. Read it back.
+    Unknown(String),
+}
+
+/// One database's objects in one object store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    url: String,
+    log: Arc<dyn ObjectStore>,
+    data: Arc<dyn ObjectStore>,
+    local: Option<LocalStore>,
+    /// Whether a create costs a round trip over a network.
+    remote: bool,
+    clock: Arc<dyn Clock>,
+    chance: Arc<dyn Chance>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("url", &self.inner.url).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// A store in this process or on this machine: one handle serves as log and data handle.
+    pub fn in_process(
+        url: impl Into<String>,
+        objects: Arc<dyn ObjectStore>,
+        clock: Arc<dyn Clock>,
+        chance: Arc<dyn Chance>,
+    ) -> Self {
+        let objects: Arc<dyn ObjectStore> = Arc::new(Metered(objects));
+        Self::new(url.into(), objects.clone(), objects, None, false, clock, chance)
+    }
+
+    /// A store over a network. `log` must send each request once, without retries of its own.
+    pub fn remote(
+        url: impl Into<String>,
+        log: Arc<dyn ObjectStore>,
+        data: Arc<dyn ObjectStore>,
+        clock: Arc<dyn Clock>,
+        chance: Arc<dyn Chance>,
+    ) -> Self {
+        let (log, data) = (Arc::new(Metered(log)), Arc::new(Metered(data)));
+        Self::new(url.into(), log, data, None, true, clock, chance)
+    }
+
+    /// A database in a local directory.
+    pub fn local(local: LocalStore, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>) -> Self {
+        let objects: Arc<dyn ObjectStore> = Arc::new(Metered(Arc::new(local.clone())));
+        Self::new(local.to_string(), objects.clone(), objects, Some(local), false, clock, chance)
+    }
+
+    fn new(
+        url: String,
+        log: Arc<dyn ObjectStore>,
+        data: Arc<dyn ObjectStore>,
+        local: Option<LocalStore>,
+        remote: bool,
+        clock: Arc<dyn Clock>,
+        chance: Arc<dyn Chance>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { url, log, data, local, remote, clock, chance }) }
+    }
+
+    /// Creates the object if nothing has its name: one request, put-if-absent, never repeated
+    /// here. Dropping the future leaves the object whole or absent.
+    pub async fn create(&self, path: &str, payload: Vec<Bytes>) -> CreateOutcome {
+        match self.try_create(path, PutPayload::from_iter(payload)).await {
+            Ok(()) => CreateOutcome::Created,
+            Err(error) if says_exists(&error) => CreateOutcome::Exists,
+            Err(error) => CreateOutcome::Unknown(describe(&error)),
+        }
+    }
+
+    /// [`Store::create`] with the store's own error, for who must tell its kinds apart.
+    pub(crate) async fn try_create(&self, path: &str, payload: PutPayload) -> object_store::Result<()> {
+        let path = Path::parse(path)?;
+        self.inner.log.put_opts(&path, payload, create_options()).await.map(|_| ())
+    }
+
+    /// Stores an object whose name no other object ever has. Repeated until it is there, with
+    /// exactly these bytes, or until that is hopeless. An object left by a call that failed is
+    /// harmless: nothing names it.
+    pub async fn create_data(&self, path: &str, payload: Vec<Bytes>) -> Result<()> {
+        let location = self.location(path)?;
+        let payload = PutPayload::from_iter(payload);
+        let give_up = self.inner.clock.monotonic() + CREATE_DATA_TIME_MAX;
+        let mut attempt = 1;
+        loop {
+            let Err(error) = self.put_data(&location, payload.clone()).await else {
+                return Ok(());
+            };
+            let over = attempt >= CREATE_DATA_ATTEMPTS || self.inner.clock.monotonic() >= give_up;
+            if is_final(&error) || (over && !says_exists(&error)) {
+                return Err(public_error("cannot store", path, self.url(), &error));
+            }
+            if says_exists(&error) {
+                match self.same_bytes(&location, &payload).await? {
+                    Some(true) => {
+                        // Somebody else's sync may still be under way: seeing is not durable.
+                        return self.seen_is_durable(parent_of(path)).await;
+                    }
+                    Some(false) => {
+                        let message = format!("{path} in {} exists with other bytes than ours", self.url());
+                        return Err(Error::already_exists(message));
+                    }
+                    None if over => {
+                        return Err(public_error("cannot store", path, self.url(), &error));
+                    }
+                    None => {}
+                }
+            }
+            self.inner.clock.sleep(wait(&*self.inner.chance, attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    async fn put_data(&self, path: &Path, payload: PutPayload) -> object_store::Result<()> {
+        let data = &self.inner.data;
+        if !self.inner.remote || payload.content_length() <= ONE_PUT_BYTES_MAX {
+            return data.put_opts(path, payload, create_options()).await.map(|_| ());
+        }
+        // Without a condition: the name is unique, so there is nothing to overwrite but an
+        // earlier attempt's same bytes.
+        let mut upload = data.put_multipart(path).await?;
+        let parts = parts(payload, PART_BYTES);
+        let sent = futures::stream::iter(parts.into_iter().map(|part| upload.put_part(part)))
+            .buffer_unordered(4)
+            .fold(Ok(()), async |all: object_store::Result<()>, one| all.and(one))
+            .await;
+        match sent {
+            Ok(()) => upload.complete().await.map(|_| ()),
+            Err(error) => {
+                // Best effort: parts that stay behind are the bucket's lifecycle rule's to remove.
+                if let Err(abort) = upload.abort().await {
+                    tracing::debug!(%path, error = %describe(&abort), "could not abort an upload");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether the object holds exactly `payload`; `None` if there is no object.
+    async fn same_bytes(&self, path: &Path, payload: &PutPayload) -> Result<Option<bool>> {
+        let compare = || async {
+            let stored = match self.inner.log.get(path).await {
+                Ok(stored) => stored,
+                Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            if stored.meta.size != payload.content_length() as u64 {
+                return Ok(Some(false));
+            }
+            let mut ours = payload.iter().flat_map(|chunk| chunk.iter().copied());
+            let mut stream = stored.into_stream();
+            while let Some(chunk) = stream.next().await {
+                if !chunk?.iter().all(|byte| ours.next() == Some(*byte)) {
+                    return Ok(Some(false));
+                }
+            }
+            Ok(Some(ours.next().is_none()))
+        };
+        let answer = answered(&*self.inner.clock, &*self.inner.chance, compare).await;
+        publicly(answer, "cannot read back", path.as_ref(), self.url())
+    }
+
+    /// The whole object; `None` if there is none. Repeats itself a bounded number of times.
+    pub async fn get(&self, path: &str) -> Result<Option<Bytes>> {
+        let location = self.location(path)?;
+        let read = || async { self.inner.log.get(&location).await?.bytes().await };
+        match answered(&*self.inner.clock, &*self.inner.chance, read).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(public_error("cannot read", path, self.url(), &error)),
+        }
+    }
+
+    /// The object's first bytes, `limit` at most; `None` if there is none. Repeats itself as
+    /// [`Store::get`] does.
+    pub async fn get_prefix(&self, path: &str, limit: u64) -> Result<Option<Bytes>> {
+        let location = self.location(path)?;
+        let range = Some(object_store::GetRange::Bounded(0..limit));
+        let options = || object_store::GetOptions { range: range.clone(), ..Default::default() };
+        let read = || async { self.inner.log.get_opts(&location, options()).await?.bytes().await };
+        match answered(&*self.inner.clock, &*self.inner.chance, read).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(public_error("cannot read", path, self.url(), &error)),
+        }
+    }
+
+    /// Exactly these bytes of an object that must be there: an absent or too short one is an
+    /// error of kind `Damaged` that names it.
+    pub async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
+        let location = self.location(path)?;
+        if range.start >= range.end {
+            return Ok(Bytes::new());
+        }
+        let read = || async {
+            match self.inner.log.get_range(&location, range.clone()).await {
+                Err(error) if !is_final(&error) => {
+                    // Stores have no common error for a range beyond the end.
+                    let meta = self.inner.log.head(&location).await?;
+                    if meta.size < range.end { Ok(Err(meta.size)) } else { Err(error) }
+                }
+                answer => answer.map(Ok),
+            }
+        };
+        let want = range.end - range.start;
+        let short = |length| {
+            let Range { start, end } = range;
+            let url = self.url();
+            Error::damaged(format!("{path} in {url} has {length} bytes, but {start}..{end} are needed"))
+        };
+        match answered(&*self.inner.clock, &*self.inner.chance, read).await {
+            Ok(Ok(bytes)) if bytes.len() as u64 == want => Ok(bytes),
+            Ok(Ok(bytes)) => Err(short(range.start + bytes.len() as u64)),
+            Ok(Err(size)) => Err(short(size)),
+            Err(object_store::Error::NotFound { .. }) => {
+                Err(Error::damaged(format!("{path} is missing in {}", self.url())))
+            }
+            Err(error) => Err(public_error("cannot read", path, self.url(), &error)),
+        }
+    }
+
+    /// The names (last parts) of the objects directly in `dir`, sorted. Costs the whole
+    /// directory: for the start of a process, not for finding the head of a log.
+    pub async fn list_dir(&self, dir: &str) -> Result<Vec<String>> {
+        let location = self.location(dir)?;
+        let list = || async { self.inner.log.list_with_delimiter(Some(&location)).await };
+        let answer = answered(&*self.inner.clock, &*self.inner.chance, list).await;
+        let objects = publicly(answer, "cannot list", dir, self.url())?.objects;
+        let mut names: Vec<String> =
+            objects.iter().filter_map(|meta| meta.location.filename().map(str::to_owned)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Removes an object; an absent one is fine.
+    pub async fn delete(&self, path: &str) -> Result<()> {
+        let location = self.location(path)?;
+        match self.inner.data.delete(&location).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(public_error("cannot delete", path, self.url(), &error)),
+        }
+    }
+
+    /// Makes what was seen in `dir` durable. A local directory shows an object before its
+    /// creator has synced the directory; whoever acts on one it did not create asks this first.
+    pub async fn seen_is_durable(&self, dir: &str) -> Result<()> {
+        let Some(local) = &self.inner.local else {
+            return Ok(());
+        };
+        let location = self.location(dir)?;
+        publicly(local.sync_seen(&location).await, "cannot sync", dir, self.url())
+    }
+
+    /// The data handle, its paths relative to the database: for readers that speak object_store.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        self.inner.data.clone()
+    }
+
+    /// Where the database is, for messages. Holds no secrets.
+    pub fn url(&self) -> &str {
+        &self.inner.url
+    }
+
+    /// Whether this is a directory of this machine.
+    pub fn is_local(&self) -> bool {
+        self.inner.local.is_some()
+    }
+
+    pub(crate) fn is_remote(&self) -> bool {
+        self.inner.remote
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.inner.clock
+    }
+
+    fn location(&self, path: &str) -> Result<Path> {
+        Path::parse(path).map_err(|error| Error::internal(format!("{path:?} is no object path: {error}")))
+    }
+}
+
+fn create_options() -> PutOptions {
+    PutOptions::from(PutMode::Create)
+}
+
+fn parent_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+/// Cuts a payload into parts of `size` bytes, the last one shorter, without copying.
+fn parts(payload: PutPayload, size: usize) -> Vec<PutPayload> {
+    let (mut parts, mut part, mut room) = (Vec::new(), Vec::new(), size);
+    for mut chunk in payload {
+        while !chunk.is_empty() {
+            let piece = chunk.split_to(room.min(chunk.len()));
+            room -= piece.len();
+            part.push(piece);
+            if room == 0 {
+                parts.push(PutPayload::from_iter(std::mem::take(&mut part)));
+                room = size;
+            }
+        }
+    }
+    if !part.is_empty() {
+        parts.push(PutPayload::from_iter(part));
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_cut_at_the_size_whatever_the_chunks() {
+        let payload = PutPayload::from_iter(["abcde", "", "f", "ghijklmn"].map(Bytes::from));
+        let cut: Vec<Vec<u8>> =
+            parts(payload, 4).into_iter().map(|part| part.into_iter().flatten().collect()).collect();
+        assert_eq!(cut, [b"abcd".to_vec(), b"efgh".to_vec(), b"ijkl".to_vec(), b"mn".to_vec()]);
+        assert!(parts(PutPayload::new(), 4).is_empty());
+    }
+
+    #[test]
+    fn the_parent_of_a_path_is_its_directory() {
+        assert_eq!(parent_of("log/floor/1"), "log/floor");
+        assert_eq!(parent_of("tandem.json"), "");
+    }
+}

@@ -1,0 +1,110 @@
+//! Where objects lie below a database's prefix. Constructors and parsers undo each other.
+
+use std::fmt;
+
+use tandem_types::{Partition, PartitionUnit, Seq, TableId, WriterId};
+
+/// Holds the roots of checkpoints; listed once, at start.
+pub const ROOT_DIR: &str = "checkpoint";
+
+/// The object that makes a prefix a database.
+pub fn identity_path() -> &'static str {
+    "tandem.json"
+}
+
+/// `log/<seq, 20 digits>.commit`
+pub fn commit_path(seq: Seq) -> String {
+    format!("log/{:020}.commit", seq.0)
+}
+
+/// `log/floor/<k, 20 digits>`
+pub fn floor_path(k: u64) -> String {
+    format!("log/floor/{k:020}")
+}
+
+/// `checkpoint/<seq, 20 digits>.manifest`
+pub fn root_path(seq: Seq) -> String {
+    format!("{ROOT_DIR}/{:020}.manifest", seq.0)
+}
+
+/// The seq of a root, from its name within [`ROOT_DIR`].
+pub fn parse_root_name(name: &str) -> Option<Seq> {
+    let digits = name.strip_suffix(".manifest")?;
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| digits.parse().ok().map(Seq))
+        .flatten()
+}
+
+/// `checkpoint/part/<base seq>-<content hash>`
+pub fn part_path(base: Seq, hash: &[u8; 32]) -> String {
+    use fmt::Write;
+    let mut path = format!("{ROOT_DIR}/part/{:020}-", base.0);
+    for byte in hash {
+        // Writing to a String does not fail.
+        let _ = write!(path, "{byte:02x}");
+    }
+    path
+}
+
+/// `wal/<name>.arrow`
+pub fn segment_path(name: &ObjectName) -> String {
+    format!("wal/{name}.arrow")
+}
+
+/// `data/<table id>/<partition>/<name>.parquet`
+pub fn data_path(table: TableId, unit: PartitionUnit, file: &FileName) -> String {
+    format!("data/{}/{}/{}.parquet", table.0, unit.label(file.partition), file.object)
+}
+
+/// `<base seq>-<writer id>-<random>`: unique without asking anybody.
+///
+/// The base is the seq that was applied when the name was made. It is what lets a collector tell an
+/// object that nobody names *yet* from one that nobody names *any more*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName {
+    pub base: Seq,
+    pub writer: WriterId,
+    pub random: u64,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:020}-{}-{:016x}", self.base.0, self.writer, self.random)
+    }
+}
+
+/// A data file within its table: partition first, so that a table's files sort by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileName {
+    pub partition: Partition,
+    pub object: ObjectName,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_frozen() {
+        let object = ObjectName { base: Seq(7), writer: WriterId(0xab), random: 0x1234 };
+        assert_eq!(commit_path(Seq(42)), "log/00000000000000000042.commit");
+        assert_eq!(floor_path(1), "log/floor/00000000000000000001");
+        assert_eq!(root_path(Seq(42)), "checkpoint/00000000000000000042.manifest");
+        assert_eq!(segment_path(&object), "wal/00000000000000000007-00000000000000ab-0000000000001234.arrow");
+        let file = FileName { partition: Partition(15706), object };
+        assert_eq!(
+            data_path(TableId(3), PartitionUnit::Day, &file),
+            "data/3/2013-01-01/00000000000000000007-00000000000000ab-0000000000001234.parquet"
+        );
+        assert!(part_path(Seq(9), &[0xfe; 32]).starts_with("checkpoint/part/00000000000000000009-fefe"));
+    }
+
+    #[test]
+    fn a_root_name_parses_back() {
+        let path = root_path(Seq(u64::MAX));
+        let name = path.rsplit('/').next().unwrap();
+        assert_eq!(parse_root_name(name), Some(Seq(u64::MAX)));
+        assert_eq!(parse_root_name("42.manifest"), None);
+        assert_eq!(parse_root_name("99999999999999999999.manifest"), None);
+    }
+}

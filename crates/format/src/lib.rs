@@ -1,0 +1,40 @@
+//! Bytes that outlive us: where objects lie, and what stands in a commit and in a checkpoint.
+//!
+//! The records here are the *stored* form of what happened. They never change their meaning: a new
+//! meaning gets a new record kind and a higher [`FORMAT_VERSION`]; a reader that meets a version or a
+//! kind it does not know stops with [`ErrorKind::NewerFormat`](tandem_types::ErrorKind::NewerFormat)
+//! instead of skipping it. Golden tests hold the bytes still.
+//!
+//! This crate does no I/O and knows nothing of what the records do to a database: that is the manifest's.
+
+mod checkpoint;
+mod commit;
+mod frame;
+mod identity;
+mod layout;
+mod pb;
+mod record;
+mod schema_bytes;
+
+#[cfg(test)]
+mod golden;
+
+pub use checkpoint::{
+    CheckpointPart, CheckpointRoot, CommittedToken, PartEntry, PartRef, TableState, decode_part, decode_root,
+    encode_part, encode_root,
+};
+pub use commit::{
+    DecodedCommit, EncodedHeader, HeaderHash, decode_commit, decode_commit_header, encode_header,
+};
+pub use identity::{Identity, decode_identity, encode_identity};
+pub use layout::{
+    FileName, ObjectName, ROOT_DIR, commit_path, data_path, floor_path, identity_path, parse_root_name,
+    part_path, root_path, segment_path,
+};
+pub use record::{
+    CommitHeader, DataFile, NewTable, Op, ProducerId, Replace, Section, SectionKey, SectionPart, TableDef,
+    Token, Transaction, encode_file_entry, encode_section_entry, encode_table_entry,
+};
+
+/// The version of everything this crate writes; readers accept it and what is older.
+pub const FORMAT_VERSION: u32 = 1;

@@ -1,0 +1,222 @@
+//! The records of the log, as values. Ids only: names were bound to ids when a transaction was rebased.
+
+use arrow_schema::DataType;
+use tandem_types::{
+    Column, ColumnId, CommitId, DatabaseId, Epoch, Partition, PartitionUnit, SchemaId, Seq, TableId,
+    TableName, TableSchema, WriterId,
+};
+
+use crate::commit::HeaderHash;
+use crate::layout::{FileName, ObjectName};
+
+/// Who mints tokens: random per process or client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProducerId(pub u128);
+
+/// A transaction's idempotency token, of a producer that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub producer: ProducerId,
+    pub counter: u64,
+    /// The producer promises never to send a counter below this again.
+    pub low: u64,
+    /// The seq that the producer had applied when it minted the token.
+    pub base: Seq,
+}
+
+/// What stands before a commit's payload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommitHeader {
+    pub seq: Seq,
+    pub commit_id: CommitId,
+    pub writer: WriterId,
+    pub database: DatabaseId,
+    /// Hash of the previous commit's header; of zeros for the first.
+    pub previous: HeaderHash,
+    /// Microseconds since 1970, strictly growing along the log; serves `AS OF` only.
+    pub commit_time: i64,
+    /// What the writer's clock said, microseconds since 1970.
+    pub raw_clock: i64,
+    pub transactions: Vec<Transaction>,
+}
+
+/// The unit of atomicity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transaction {
+    /// Absent on upkeep, which is harmless to repeat.
+    pub token: Option<Token>,
+    /// Of the request's logical values; empty where the node itself minted the token.
+    pub digest: Vec<u8>,
+    /// The epoch of a client's transaction; upkeep carries none.
+    pub epoch: Option<Epoch>,
+    pub ops: Vec<Op>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    CreateSchema {
+        name: String,
+    },
+    DropSchema {
+        name: String,
+    },
+    CreateTable(NewTable),
+    DropTable {
+        table: TableId,
+    },
+    RenameTable {
+        table: TableId,
+        to: TableName,
+    },
+    AddColumn {
+        table: TableId,
+        column: Column,
+    },
+    DropColumn {
+        table: TableId,
+        column: ColumnId,
+    },
+    RenameColumn {
+        table: TableId,
+        column: ColumnId,
+        to: String,
+    },
+    WidenColumn {
+        table: TableId,
+        column: ColumnId,
+        to: DataType,
+    },
+    DropNotNull {
+        table: TableId,
+        column: ColumnId,
+    },
+    /// `None` takes an option away.
+    SetOptions {
+        table: TableId,
+        options: Vec<(String, Option<String>)>,
+    },
+    SetSettings {
+        settings: Vec<(String, Option<String>)>,
+    },
+    /// Removes all rows at positions before it.
+    Truncate {
+        table: TableId,
+    },
+    Append {
+        table: TableId,
+        sections: Vec<Section>,
+    },
+    /// Compaction: equal rows, other objects.
+    Replace(Replace),
+    /// A checkpoint was written, read back and folded a second time.
+    Checkpoint {
+        seq: Seq,
+        root_hash: [u8; 32],
+    },
+}
+
+/// A table as it is created.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewTable {
+    pub table: TableId,
+    pub name: TableName,
+    pub def: TableDef,
+}
+
+/// What a table is, apart from its name and its data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableDef {
+    pub schema: TableSchema,
+    /// The designated timestamp; never null, never widened.
+    pub timestamp: Option<ColumnId>,
+    pub partition_by: PartitionUnit,
+    pub order_by: Vec<ColumnId>,
+    /// Sorted by key.
+    pub options: Vec<(String, String)>,
+}
+
+/// One Arrow IPC stream of rows appended to one table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Section {
+    /// The schema version that the writer saw.
+    pub schema_id: SchemaId,
+    /// Field position → column.
+    pub columns: Vec<ColumnId>,
+    /// The segment that holds it; `None`: the commit's own payload.
+    pub segment: Option<ObjectName>,
+    /// From the start of the segment, or of the commit's payload.
+    pub offset: u64,
+    pub len: u64,
+    pub crc32c: u32,
+    pub rows: u64,
+    /// First and last designated timestamp, in the column's ticks.
+    pub time: Option<(i64, i64)>,
+    /// The partitions that it has rows of, ascending, with how many.
+    pub partitions: Vec<(Partition, u64)>,
+    /// Per field position.
+    pub null_counts: Vec<u64>,
+}
+
+/// A section's place in the order of everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SectionKey {
+    pub seq: Seq,
+    pub transaction: u32,
+    /// Counts the sections of the transaction, over all its statements.
+    pub section: u32,
+}
+
+/// The rows of one partition in one section: what compaction consumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SectionPart {
+    pub section: SectionKey,
+    pub partition: Partition,
+}
+
+/// An immutable Parquet file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataFile {
+    pub name: FileName,
+    pub rows: u64,
+    /// Of the object, in bytes.
+    pub size: u64,
+    /// Where the row groups end and indexes and footer begin.
+    pub body_end: u64,
+    /// CRC32C of everything from there on.
+    pub tail_crc32c: u32,
+    pub time: Option<(i64, i64)>,
+    /// Mutations up to here are in it.
+    pub folded_through: Seq,
+    /// How many merges its rows went through; 0 came straight from sections.
+    pub level: u32,
+}
+
+/// Compaction's commit: outputs stand for inputs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replace {
+    pub table: TableId,
+    /// The snapshot that the inputs were read at.
+    pub base: Seq,
+    pub files: Vec<FileName>,
+    pub parts: Vec<SectionPart>,
+    pub outputs: Vec<DataFile>,
+}
+
+/// The canonical bytes of a file's entry, for digests and checkpoints.
+pub fn encode_file_entry(file: &DataFile) -> Vec<u8> {
+    use prost::Message;
+    crate::pb::DataFile::from(file).encode_to_vec()
+}
+
+/// The canonical bytes of a tail section's entry with the partitions still in the tail.
+pub fn encode_section_entry(key: SectionKey, section: &Section, live: &[Partition]) -> Vec<u8> {
+    use prost::Message;
+    crate::pb::TailSection::from((key, section, live)).encode_to_vec()
+}
+
+/// The canonical bytes of a table's state, its data left out.
+pub fn encode_table_entry(state: &crate::TableState) -> Vec<u8> {
+    use prost::Message;
+    crate::pb::TableState::from(state).encode_to_vec()
+}

@@ -1,0 +1,54 @@
+//! The manifest log: one object per commit, created by put-if-absent.
+//!
+//! What this crate promises:
+//!
+//! - [`Log::append`] answers [`Appended::Created`] only if this very commit is the one at its seq, is durable, and
+//!   the floor is below it. Every other answer of the store is settled by reading the object back.
+//! - [`Log::read_run`] hands out a gapless run, and only after the floor was found below its first seq. A hole
+//!   is never skipped.
+//! - [`Log::recover`] gives the state at the head from the newest checkpoint that the log vouches for.
+//! - [`Log::write_checkpoint`] writes, reads back, folds a second time and compares before it returns.
+//!
+//! Words: a commit, seq, floor, checkpoint, root and part are as in the design. *Lost*: the seq went to another
+//! writer. *Reopened*: a collector had freed the number, so what was created there is no commit.
+//!
+//! It refuses to know what transactions mean, who waits for them, and when to checkpoint.
+
+mod append;
+mod checkpoint;
+mod identity;
+mod read;
+mod recover;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tandem_env::Env;
+use tandem_types::DatabaseId;
+
+pub use append::{Appended, Proposal};
+pub use checkpoint::WrittenCheckpoint;
+pub use read::{Commit, Payload};
+pub use recover::Recovered;
+
+/// A database's log. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Log {
+    env: Env,
+    database: DatabaseId,
+    /// The number of the first floor object that was absent when last looked at; those below it exist for ever.
+    next_floor: Arc<AtomicU64>,
+}
+
+impl Log {
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    pub fn database(&self) -> DatabaseId {
+        self.database
+    }
+}

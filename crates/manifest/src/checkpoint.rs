@@ -1,0 +1,217 @@
+//! A manifest as a checkpoint, and back.
+
+use std::sync::Arc;
+
+use tandem_format::{
+    CheckpointRoot, CommittedToken, PartEntry, PartRef, encode_file_entry, encode_section_entry,
+};
+use tandem_types::{Error, Result};
+
+use crate::digest::{Entry, entry_hash};
+use crate::ops;
+use crate::state::{Manifest, PartitionOrd, RemovedObject};
+use crate::table::{FileState, Table, TailSection, Totals};
+use crate::tokens::{Committed, Producer};
+
+/// A part is closed before it grows past this many bytes.
+pub const PART_BYTES: usize = 1 << 20;
+
+/// A part is closed behind every entry whose hash has this many zero bits, so that a change in the middle of a long
+/// list changes one part and not all that follow.
+const CUT_BITS: u32 = 11;
+
+/// The entries of a checkpoint, cut into parts.
+pub type CheckpointParts = Vec<Vec<PartEntry>>;
+
+impl Manifest {
+    /// What the parts of a checkpoint of this state hold. Equal states give equal parts.
+    pub fn checkpoint_parts(&self) -> CheckpointParts {
+        let mut cutter = Cutter::default();
+        for table in self.tables.values() {
+            for state in table.files.values() {
+                let size = encode_file_entry(&state.file);
+                let (created, file) = (state.created, state.file.clone());
+                cutter.push(&size, PartEntry::File { table: table.id(), created, file });
+            }
+            cutter.cut();
+            for tail in table.tail.values() {
+                let size = encode_section_entry(tail.key, &tail.section, &tail.live);
+                let (section, live) = (tail.section.clone(), tail.live.clone());
+                cutter.push(&size, PartEntry::Tail { table: table.id(), key: tail.key, section, live });
+            }
+            cutter.cut();
+        }
+        for ((seq, object), bytes) in &self.removed {
+            let entry = match object {
+                RemovedObject::File { table, partition_by, file } => PartEntry::RemovedFile {
+                    removed: *seq,
+                    table: *table,
+                    partition_by: partition_by.0,
+                    file: *file,
+                    size: *bytes,
+                },
+                RemovedObject::Segment(segment) => {
+                    PartEntry::RemovedSegment { removed: *seq, segment: *segment }
+                }
+            };
+            cutter.push(format!("{seq} {object:?}").as_bytes(), entry);
+        }
+        cutter.cut();
+        for (id, producer) in &self.tokens.producers {
+            let committed: Vec<CommittedToken> = producer
+                .committed
+                .iter()
+                .map(|(counter, c)| CommittedToken {
+                    counter: *counter,
+                    seq: c.seq,
+                    rows: c.rows,
+                    digest: c.digest.clone(),
+                })
+                .collect();
+            let key = vec![0; 64 * (committed.len() + 1)];
+            let (low, last_seq) = (producer.low, producer.last_seq);
+            cutter.push(&key, PartEntry::Producer { producer: *id, low, last_seq, committed });
+        }
+        cutter.cut();
+        cutter.parts
+    }
+
+    /// The root over parts that were written as `parts`.
+    pub fn checkpoint_root(&self, parts: Vec<PartRef>) -> CheckpointRoot {
+        CheckpointRoot {
+            seq: self.seq,
+            database: self.database,
+            header_hash: self.header_hash,
+            commit_time: self.commit_time,
+            age: self.age,
+            epoch: self.epoch,
+            next_table: self.next_table,
+            token_floor: self.tokens.floor,
+            recorded: self.checkpoint,
+            digest: self.digest,
+            schemas: self.schemas.keys().cloned().collect(),
+            settings: self.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            tables: self.tables.values().map(|t| (*t.state).clone()).collect(),
+            parts,
+        }
+    }
+
+    /// The state that a checkpoint holds. The digest is computed anew from what was read and must be the stored one.
+    pub fn from_checkpoint(
+        root: &CheckpointRoot,
+        parts: impl IntoIterator<Item = Result<Vec<PartEntry>>>,
+    ) -> Result<Self> {
+        let mut manifest = Self::empty(root.database);
+        manifest.seq = root.seq;
+        manifest.header_hash = root.header_hash;
+        manifest.commit_time = root.commit_time;
+        manifest.age = root.age;
+        manifest.epoch = root.epoch;
+        manifest.next_table = root.next_table;
+        manifest.tokens.floor = root.token_floor;
+        manifest.checkpoint = root.recorded;
+        for name in &root.schemas {
+            if manifest.schemas.insert(name.clone(), ()).is_none() {
+                manifest.add_hash(entry_hash(Entry::Schema, &[name.as_bytes()]));
+            }
+        }
+        for (key, value) in &root.settings {
+            manifest.settings.insert(key.clone(), value.clone());
+            manifest.add_hash(entry_hash(Entry::Setting, &[key.as_bytes(), value.as_bytes()]));
+        }
+        for state in &root.tables {
+            manifest.add_hash(ops::table_hash(state));
+            manifest.names.insert(state.name.clone(), state.table);
+            let table = Table {
+                state: Arc::new(state.clone()),
+                files: Default::default(),
+                tail: Default::default(),
+                totals: Totals::default(),
+            };
+            manifest.tables.insert(state.table, table);
+        }
+        for part in parts {
+            for entry in part? {
+                manifest.load(entry)?;
+            }
+        }
+        if manifest.digest != root.digest {
+            return Err(Error::damaged(format!(
+                "the checkpoint at {} does not hold the state that its root promises",
+                root.seq
+            )));
+        }
+        Ok(manifest)
+    }
+
+    fn load(&mut self, entry: PartEntry) -> Result<()> {
+        match entry {
+            PartEntry::File { table: id, created, file } => {
+                self.add_hash(ops::file_hash(id, created, &file));
+                let table = self.tables.get_mut(&id).ok_or_else(orphan)?;
+                table.totals.file_rows += file.rows;
+                table.totals.file_bytes += file.size;
+                table.files.insert(file.name, Arc::new(FileState { file, created }));
+            }
+            PartEntry::Tail { table: id, key, section, live } => {
+                let tail = TailSection { key, section, live };
+                self.add_hash(ops::tail_hash(id, &tail));
+                if let Some(segment) = tail.section.segment {
+                    let count = self.segments.get(&segment).copied().unwrap_or(0);
+                    self.segments.insert(segment, count + 1);
+                }
+                let table = self.tables.get_mut(&id).ok_or_else(orphan)?;
+                table.totals.tail_rows += tail.live_rows();
+                table.totals.tail_bytes += tail.live_bytes();
+                table.tail.insert(key, Arc::new(tail));
+            }
+            PartEntry::RemovedFile { removed, table, partition_by, file, size } => {
+                let partition_by = PartitionOrd(partition_by);
+                self.note_removed(removed, RemovedObject::File { table, partition_by, file }, size);
+            }
+            PartEntry::RemovedSegment { removed, segment } => {
+                self.note_removed(removed, RemovedObject::Segment(segment), 0);
+            }
+            PartEntry::Producer { producer: id, low, last_seq, committed } => {
+                let committed = committed
+                    .into_iter()
+                    .map(|c| (c.counter, Committed { seq: c.seq, rows: c.rows, digest: c.digest }))
+                    .collect();
+                let producer = Producer { low, last_seq, committed };
+                self.add_hash(producer.hash(id));
+                self.tokens.producers.insert(id, producer);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn orphan() -> Error {
+    Error::damaged("the checkpoint has data of a table that it does not have")
+}
+
+#[derive(Default)]
+struct Cutter {
+    parts: CheckpointParts,
+    open: Vec<PartEntry>,
+    bytes: usize,
+}
+
+impl Cutter {
+    /// Adds an entry; `key` stands for its content and, roughly, its size.
+    fn push(&mut self, key: &[u8], entry: PartEntry) {
+        self.open.push(entry);
+        self.bytes += key.len() + 32;
+        let hash = entry_hash(Entry::File, &[key]);
+        if hash.trailing_zeros() >= CUT_BITS || self.bytes >= PART_BYTES - 4096 {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        self.bytes = 0;
+        if !self.open.is_empty() {
+            self.parts.push(std::mem::take(&mut self.open));
+        }
+    }
+}

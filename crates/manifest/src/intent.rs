@@ -1,0 +1,166 @@
+//! What somebody wants of the database, before it is bound to a state.
+//!
+//! Intents speak in names, as users do, and carry the seq at which they were formed. [`rebase`](crate::rebase())
+//! turns one into operations on ids.
+
+use arrow_schema::DataType;
+use tandem_format::{ObjectName, Replace, Token};
+use tandem_types::{Partition, PartitionUnit, SchemaId, Seq, TableId, TableName};
+
+/// A transaction that waits for its place in the log.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    /// Absent on upkeep.
+    pub token: Option<Token>,
+    /// Content digest of a write whose token came from a client; empty for tokens of the node's own.
+    pub digest: Vec<u8>,
+    /// The state that the request was formed on: what "had it existed before" means.
+    pub base: Seq,
+    pub steps: Vec<Step>,
+}
+
+/// One statement of a transaction.
+#[derive(Clone, Debug)]
+pub enum Step {
+    CreateSchema {
+        name: String,
+        if_not_exists: bool,
+    },
+    /// Refused while the schema holds tables.
+    DropSchema {
+        name: String,
+        if_exists: bool,
+    },
+    /// `replace` drops a table of that name first, in the same transaction.
+    CreateTable {
+        name: TableName,
+        spec: TableSpec,
+        if_not_exists: bool,
+        replace: bool,
+    },
+    DropTable {
+        name: TableName,
+        if_exists: bool,
+    },
+    RenameTable {
+        name: TableName,
+        to: TableName,
+    },
+    AlterTable {
+        name: TableName,
+        change: Change,
+    },
+    SetSettings {
+        settings: Vec<(String, Option<String>)>,
+    },
+    Truncate {
+        name: TableName,
+    },
+    Append(AppendIntent),
+    Replace(Replace),
+    Checkpoint {
+        seq: Seq,
+        root_hash: [u8; 32],
+    },
+}
+
+/// A change of a table's schema or options.
+#[derive(Clone, Debug)]
+pub enum Change {
+    AddColumn {
+        column: ColumnSpec,
+        if_not_exists: bool,
+    },
+    DropColumn {
+        name: String,
+        if_exists: bool,
+    },
+    RenameColumn {
+        name: String,
+        to: String,
+    },
+    /// Lossless widening only.
+    WidenColumn {
+        name: String,
+        to: DataType,
+    },
+    DropNotNull {
+        name: String,
+    },
+    SetOptions {
+        options: Vec<(String, Option<String>)>,
+    },
+}
+
+/// A column as a statement declares it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnSpec {
+    pub name: String,
+    pub data_type: DataType,
+    pub nullable: bool,
+}
+
+/// A table as a statement declares it; what is left out is filled in by [`TableSpec::resolve`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TableSpec {
+    pub columns: Vec<ColumnSpec>,
+    /// Default: the first column of a timestamp type, if there is one.
+    pub timestamp: Option<String>,
+    /// Default: day, or none for a table without a designated timestamp.
+    pub partition_by: Option<PartitionUnit>,
+    /// Default: the designated timestamp.
+    pub order_by: Option<Vec<String>>,
+    /// Table options by name; `timestamp`, `partition_by` and `order_by` may stand here instead.
+    pub options: Vec<(String, String)>,
+}
+
+/// What an append may do to its table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SchemaPolicy {
+    /// Columns must exist.
+    #[default]
+    Strict,
+    /// Unknown columns are added, narrower ones widened.
+    Add,
+    /// As `Add`, and an unknown table is created.
+    Create,
+}
+
+/// Which table an append was prepared for.
+#[derive(Clone, Debug)]
+pub enum AppendTarget {
+    /// This table, under whatever name it has by now. Sections were cut by its partitioning.
+    Existing { table: TableId, schema_id: SchemaId },
+    /// A table to be created with this definition, unless somebody did meanwhile. Names a table created
+    /// by an earlier step of the same transaction as well.
+    New(TableSpec),
+}
+
+/// Rows for one table.
+#[derive(Clone, Debug)]
+pub struct AppendIntent {
+    /// The name that the client used; what errors say.
+    pub name: TableName,
+    pub target: AppendTarget,
+    pub policy: SchemaPolicy,
+    /// The sections' fields, in order. All sections of one append share them.
+    pub fields: Vec<ColumnSpec>,
+    pub sections: Vec<SectionDraft>,
+}
+
+/// A section that was encoded and perhaps uploaded, but has no place in the log yet.
+#[derive(Clone, Debug)]
+pub struct SectionDraft {
+    /// `None`: the section rides in the commit's payload.
+    pub segment: Option<ObjectName>,
+    pub offset: u64,
+    pub len: u64,
+    pub crc32c: u32,
+    pub rows: u64,
+    /// First and last designated timestamp, in the column's ticks.
+    pub time: Option<(i64, i64)>,
+    /// Ascending, with the rows that each has.
+    pub partitions: Vec<(Partition, u64)>,
+    /// Per field position.
+    pub null_counts: Vec<u64>,
+}

@@ -1,0 +1,520 @@
+//! One operation on a state: checks first, then the change. The only code that changes a manifest's tables.
+
+use std::sync::Arc;
+
+use tandem_format::{
+    FileName, NewTable, ObjectName, Op, Replace, Section, SectionKey, SectionPart, TableState,
+    encode_file_entry, encode_section_entry, encode_table_entry,
+};
+use tandem_types::{
+    Column, ColumnId, DEFAULT_SCHEMA, Error, Partition, Result, SchemaId, Seq, TableId, TableName,
+    check_data_type, check_name, widens_to,
+};
+
+use crate::digest::{Entry, entry_hash};
+use crate::settings::{check_setting, check_table_option};
+use crate::state::{Manifest, PartitionOrd, RemovedObject};
+use crate::table::{FileState, Table, TailSection, Totals};
+
+/// Where a transaction stands in the log, and how many sections of it were applied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Position {
+    pub seq: Seq,
+    pub transaction: u32,
+    pub sections: u32,
+    /// Rows appended so far.
+    pub rows: u64,
+}
+
+impl Position {
+    pub fn new(seq: Seq, transaction: u32) -> Self {
+        Self { seq, transaction, sections: 0, rows: 0 }
+    }
+}
+
+impl Manifest {
+    /// Applies one operation, or leaves the caller with a half-changed draft to throw away.
+    pub(crate) fn apply_op(&mut self, at: &mut Position, op: &Op) -> Result<()> {
+        match op {
+            Op::CreateSchema { name } => self.create_schema(name),
+            Op::DropSchema { name } => self.drop_schema(name),
+            Op::CreateTable(new) => self.create_table(at.seq, new),
+            Op::DropTable { table } => self.drop_table(at.seq, *table),
+            Op::RenameTable { table, to } => self.rename_table(at.seq, *table, to),
+            Op::AddColumn { table, column } => self.add_column(at.seq, *table, column),
+            Op::DropColumn { table, column } => self.drop_column(at.seq, *table, *column),
+            Op::RenameColumn { table, column, to } => self.rename_column(at.seq, *table, *column, to),
+            Op::WidenColumn { table, column, to } => self.change_column(at.seq, *table, *column, |c| {
+                if !widens_to(&c.data_type, to) {
+                    return Err(Error::schema_conflict(format!(
+                        "column {:?} is {}, which does not widen losslessly to {to}",
+                        c.name, c.data_type
+                    )));
+                }
+                c.data_type = to.clone();
+                Ok(())
+            }),
+            Op::DropNotNull { table, column } => self.change_column(at.seq, *table, *column, |c| {
+                c.nullable = true;
+                Ok(())
+            }),
+            Op::SetOptions { table, options } => self.set_options(at.seq, *table, options),
+            Op::SetSettings { settings } => self.set_settings(settings),
+            Op::Truncate { table } => self.truncate(at.seq, *table),
+            Op::Append { table, sections } => self.append(at, *table, sections),
+            Op::Replace(replace) => self.replace(at.seq, replace),
+            Op::Checkpoint { seq, root_hash } => self.record_checkpoint(*seq, *root_hash),
+        }
+    }
+
+    fn create_schema(&mut self, name: &str) -> Result<()> {
+        check_name("schema", name)?;
+        if self.schemas.insert(name.to_owned(), ()).is_some() || is_reserved_schema(name) {
+            return Err(Error::already_exists(format!("schema {name:?} exists")));
+        }
+        self.add_hash(entry_hash(Entry::Schema, &[name.as_bytes()]));
+        Ok(())
+    }
+
+    fn drop_schema(&mut self, name: &str) -> Result<()> {
+        if name == DEFAULT_SCHEMA {
+            return Err(Error::invalid(format!("schema {name:?} cannot be dropped")));
+        }
+        if let Some(table) = self.names.keys().find(|t| t.schema == name) {
+            return Err(Error::invalid(format!("schema {name:?} still holds tables, among them {table}")));
+        }
+        if self.schemas.remove(name).is_none() {
+            return Err(Error::not_found(format!("schema {name:?} does not exist")));
+        }
+        self.sub_hash(entry_hash(Entry::Schema, &[name.as_bytes()]));
+        Ok(())
+    }
+
+    fn create_table(&mut self, at: Seq, new: &NewTable) -> Result<()> {
+        self.check_new_name(&new.name)?;
+        if new.table != self.next_table {
+            return Err(Error::invalid(format!("table id {} is not the next one", new.table)));
+        }
+        check_def(new)?;
+        let next_column = new.def.schema.columns.iter().map(|c| c.id).max().unwrap_or_default().next();
+        let state = TableState {
+            table: new.table,
+            name: new.name.clone(),
+            def: new.def.clone(),
+            schema_id: SchemaId(1),
+            next_column,
+            created: at,
+            changed: at,
+            column_added: vec![at; new.def.schema.columns.len()],
+        };
+        self.next_table = self.next_table.next();
+        self.names.insert(new.name.clone(), new.table);
+        self.add_hash(table_hash(&state));
+        let table = Table {
+            state: Arc::new(state),
+            files: Default::default(),
+            tail: Default::default(),
+            totals: Totals::default(),
+        };
+        self.tables.insert(new.table, table);
+        Ok(())
+    }
+
+    fn check_new_name(&self, name: &TableName) -> Result<()> {
+        check_name("table", &name.table)?;
+        if is_reserved_schema(&name.schema) {
+            return Err(Error::invalid(format!("schema {:?} is read-only", name.schema)));
+        }
+        if !self.schemas.contains_key(&name.schema) {
+            return Err(Error::not_found(format!("schema {:?} does not exist", name.schema)));
+        }
+        if self.names.contains_key(name) {
+            return Err(Error::already_exists(format!("table {name} exists")));
+        }
+        Ok(())
+    }
+
+    fn drop_table(&mut self, at: Seq, id: TableId) -> Result<()> {
+        self.truncate(at, id)?;
+        let table = self.tables.remove(&id).ok_or_else(|| gone(id))?;
+        self.names.remove(table.name());
+        self.sub_hash(table_hash(&table.state));
+        Ok(())
+    }
+
+    fn rename_table(&mut self, at: Seq, id: TableId, to: &TableName) -> Result<()> {
+        self.check_new_name(to)?;
+        let old = self.tables.get(&id).ok_or_else(|| gone(id))?.name().clone();
+        self.names.remove(&old);
+        self.names.insert(to.clone(), id);
+        self.change_table(at, id, |state| {
+            state.name = to.clone();
+            Ok(())
+        })
+    }
+
+    fn add_column(&mut self, at: Seq, id: TableId, column: &Column) -> Result<()> {
+        check_name("column", &column.name)?;
+        check_data_type(&column.name, &column.data_type)?;
+        if !column.nullable {
+            return Err(Error::invalid(format!(
+                "column {:?} cannot be added as NOT NULL: older rows read it as null",
+                column.name
+            )));
+        }
+        self.change_schema(at, id, |state| {
+            if column.id != state.next_column {
+                return Err(Error::invalid(format!("column id {} is not the next one", column.id)));
+            }
+            if state.def.schema.by_name(&column.name).is_some() {
+                return Err(Error::already_exists(format!(
+                    "column {:?} of table {} exists",
+                    column.name, state.name
+                )));
+            }
+            state.next_column = state.next_column.next();
+            state.def.schema.columns.push(column.clone());
+            state.column_added.push(at);
+            Ok(())
+        })
+    }
+
+    fn drop_column(&mut self, at: Seq, id: TableId, column: ColumnId) -> Result<()> {
+        self.change_schema(at, id, |state| {
+            let position = state.def.schema.position(column).ok_or_else(|| column_gone(state, column))?;
+            let name = state.def.schema.columns[position].name.clone();
+            if state.def.timestamp == Some(column) {
+                return Err(Error::invalid(format!(
+                    "column {name:?} is the designated timestamp of table {} and cannot be dropped",
+                    state.name
+                )));
+            }
+            if state.def.order_by.contains(&column) {
+                return Err(Error::invalid(format!(
+                    "column {name:?} is in the sort key of table {} and cannot be dropped",
+                    state.name
+                )));
+            }
+            if state.def.schema.columns.len() == 1 {
+                return Err(Error::invalid(format!(
+                    "column {name:?} is the only one of table {}",
+                    state.name
+                )));
+            }
+            state.def.schema.columns.remove(position);
+            state.column_added.remove(position);
+            Ok(())
+        })
+    }
+
+    fn rename_column(&mut self, at: Seq, id: TableId, column: ColumnId, to: &str) -> Result<()> {
+        check_name("column", to)?;
+        let table = self.tables.get(&id).ok_or_else(|| gone(id))?;
+        if table.schema().by_name(to).is_some_and(|c| c.id != column) {
+            return Err(Error::already_exists(format!("column {to:?} of table {} exists", table.name())));
+        }
+        self.change_column(at, id, column, |c| {
+            c.name = to.to_owned();
+            Ok(())
+        })
+    }
+
+    fn change_column(
+        &mut self,
+        at: Seq,
+        id: TableId,
+        column: ColumnId,
+        change: impl FnOnce(&mut Column) -> Result<()>,
+    ) -> Result<()> {
+        self.change_schema(at, id, |state| {
+            let position = state.def.schema.position(column).ok_or_else(|| column_gone(state, column))?;
+            let old = state.def.schema.columns[position].clone();
+            let new = &mut state.def.schema.columns[position];
+            change(new)?;
+            if state.def.timestamp == Some(column) && (new.data_type != old.data_type || new.nullable) {
+                return Err(Error::invalid(format!(
+                    "column {:?} is the designated timestamp of table {}: its type stays and it is never null",
+                    old.name, state.name
+                )));
+            }
+            Ok(())
+        })
+    }
+
+    fn set_options(&mut self, at: Seq, id: TableId, options: &[(String, Option<String>)]) -> Result<()> {
+        for (key, value) in options {
+            check_table_option(key, value.as_deref())?;
+        }
+        self.change_table(at, id, |state| {
+            for (key, value) in options {
+                state.def.options.retain(|(k, _)| k != key);
+                if let Some(value) = value {
+                    state.def.options.push((key.clone(), value.clone()));
+                }
+            }
+            state.def.options.sort();
+            Ok(())
+        })
+    }
+
+    fn set_settings(&mut self, settings: &[(String, Option<String>)]) -> Result<()> {
+        for (key, value) in settings {
+            check_setting(key, value.as_deref())?;
+            let hash = |value: &str| entry_hash(Entry::Setting, &[key.as_bytes(), value.as_bytes()]);
+            if let Some(old) = self.settings.remove(key) {
+                self.sub_hash(hash(&old));
+            }
+            if let Some(value) = value {
+                self.settings.insert(key.clone(), value.clone());
+                self.add_hash(hash(value));
+            }
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, at: Seq, id: TableId) -> Result<()> {
+        let table = self.tables.get(&id).ok_or_else(|| gone(id))?;
+        let files: Vec<FileName> = table.files.keys().copied().collect();
+        let sections: Vec<SectionKey> = table.tail.keys().copied().collect();
+        let mut table = table.clone();
+        for name in files {
+            self.remove_file(at, &mut table, &name)?;
+        }
+        for key in sections {
+            self.remove_section(at, &mut table, &key)?;
+        }
+        self.tables.insert(id, table);
+        self.change_table(at, id, |_| Ok(()))
+    }
+
+    fn append(&mut self, at: &mut Position, id: TableId, sections: &[Section]) -> Result<()> {
+        let mut table = self.tables.get(&id).ok_or_else(|| gone(id))?.clone();
+        for section in sections {
+            check_section(&table, section)?;
+            let key = SectionKey { seq: at.seq, transaction: at.transaction, section: at.sections };
+            let live: Vec<Partition> = section.partitions.iter().map(|(p, _)| *p).collect();
+            let tail = TailSection { key, section: section.clone(), live };
+            self.add_hash(tail_hash(id, &tail));
+            table.totals.tail_rows += tail.live_rows();
+            table.totals.tail_bytes += tail.live_bytes();
+            if let Some(segment) = section.segment {
+                let count = self.segments.get(&segment).copied().unwrap_or(0);
+                self.segments.insert(segment, count + 1);
+            }
+            table.tail.insert(key, Arc::new(tail));
+            at.sections += 1;
+            at.rows += section.rows;
+        }
+        self.tables.insert(id, table);
+        self.change_table(at.seq, id, |_| Ok(()))
+    }
+
+    fn replace(&mut self, at: Seq, replace: &Replace) -> Result<()> {
+        let mut table = self.tables.get(&replace.table).ok_or_else(|| gone(replace.table))?.clone();
+        for name in &replace.files {
+            self.remove_file(at, &mut table, name)?;
+        }
+        for part in &replace.parts {
+            self.remove_part(at, &mut table, part)?;
+        }
+        for file in &replace.outputs {
+            if table.files.contains_key(&file.name) || file.name.object.base > replace.base {
+                return Err(Error::invalid(format!("data file {} cannot be added", file.name.object)));
+            }
+            self.add_hash(file_hash(replace.table, at, file));
+            table.totals.file_rows += file.rows;
+            table.totals.file_bytes += file.size;
+            table.files.insert(file.name, Arc::new(FileState { file: file.clone(), created: at }));
+        }
+        self.tables.insert(replace.table, table);
+        Ok(())
+    }
+
+    fn record_checkpoint(&mut self, seq: Seq, root_hash: [u8; 32]) -> Result<()> {
+        if seq > self.seq || self.checkpoint.is_some_and(|(newest, _)| newest >= seq) {
+            return Err(Error::invalid(format!("a checkpoint at {seq} cannot be recorded any more")));
+        }
+        self.checkpoint = Some((seq, root_hash));
+        Ok(())
+    }
+
+    fn remove_file(&mut self, at: Seq, table: &mut Table, name: &FileName) -> Result<()> {
+        let old = table
+            .files
+            .remove(name)
+            .ok_or_else(|| Error::serialization(format!("data file {} is gone", name.object)))?;
+        self.sub_hash(file_hash(table.id(), old.created, &old.file));
+        table.totals.file_rows -= old.file.rows;
+        table.totals.file_bytes -= old.file.size;
+        let object = RemovedObject::File {
+            table: table.id(),
+            partition_by: PartitionOrd(table.partition_by()),
+            file: *name,
+        };
+        self.note_removed(at, object, old.file.size);
+        Ok(())
+    }
+
+    fn remove_part(&mut self, at: Seq, table: &mut Table, part: &SectionPart) -> Result<()> {
+        let missing = || Error::serialization("rows of the tail that were to be compacted are gone");
+        let old = table.tail.get(&part.section).cloned().ok_or_else(missing)?;
+        if !old.live.contains(&part.partition) {
+            return Err(missing());
+        }
+        self.take_section(table, &old);
+        let live: Vec<Partition> = old.live.iter().copied().filter(|p| *p != part.partition).collect();
+        if live.is_empty() {
+            self.release_segment(at, old.section.segment);
+            return Ok(());
+        }
+        let rest = TailSection { live, ..(*old).clone() };
+        self.add_hash(tail_hash(table.id(), &rest));
+        table.totals.tail_rows += rest.live_rows();
+        table.totals.tail_bytes += rest.live_bytes();
+        table.tail.insert(part.section, Arc::new(rest));
+        Ok(())
+    }
+
+    fn remove_section(&mut self, at: Seq, table: &mut Table, key: &SectionKey) -> Result<()> {
+        let missing = || Error::internal("a section of the tail vanished");
+        let old = table.tail.get(key).cloned().ok_or_else(missing)?;
+        self.take_section(table, &old);
+        self.release_segment(at, old.section.segment);
+        Ok(())
+    }
+
+    fn take_section(&mut self, table: &mut Table, old: &TailSection) {
+        table.tail.remove(&old.key);
+        self.sub_hash(tail_hash(table.id(), old));
+        table.totals.tail_rows -= old.live_rows();
+        table.totals.tail_bytes -= old.live_bytes();
+    }
+
+    fn release_segment(&mut self, at: Seq, segment: Option<ObjectName>) {
+        let Some(segment) = segment else { return };
+        match self.segments.get(&segment).copied() {
+            Some(count) if count > 1 => {
+                self.segments.insert(segment, count - 1);
+            }
+            _ => {
+                self.segments.remove(&segment);
+                self.note_removed(at, RemovedObject::Segment(segment), 0);
+            }
+        }
+    }
+
+    pub(crate) fn note_removed(&mut self, at: Seq, object: RemovedObject, bytes: u64) {
+        self.add_hash(removed_hash(at, &object));
+        self.removed.insert((at, object), bytes);
+    }
+
+    /// A change that makes a new schema version.
+    fn change_schema(
+        &mut self,
+        at: Seq,
+        id: TableId,
+        change: impl FnOnce(&mut TableState) -> Result<()>,
+    ) -> Result<()> {
+        self.change_table(at, id, |state| {
+            change(state)?;
+            state.schema_id = state.schema_id.next();
+            Ok(())
+        })
+    }
+
+    /// A change that queries can see.
+    fn change_table(
+        &mut self,
+        at: Seq,
+        id: TableId,
+        change: impl FnOnce(&mut TableState) -> Result<()>,
+    ) -> Result<()> {
+        let mut table = self.tables.get(&id).ok_or_else(|| gone(id))?.clone();
+        let mut state = (*table.state).clone();
+        self.sub_hash(table_hash(&state));
+        change(&mut state)?;
+        state.changed = at;
+        self.add_hash(table_hash(&state));
+        table.state = Arc::new(state);
+        self.tables.insert(id, table);
+        Ok(())
+    }
+
+    pub(crate) fn add_hash(&mut self, hash: u128) {
+        self.digest = self.digest.wrapping_add(hash);
+    }
+
+    pub(crate) fn sub_hash(&mut self, hash: u128) {
+        self.digest = self.digest.wrapping_sub(hash);
+    }
+}
+
+pub(crate) fn table_hash(state: &TableState) -> u128 {
+    entry_hash(Entry::Table, &[&encode_table_entry(state)])
+}
+
+pub(crate) fn file_hash(table: TableId, created: Seq, file: &tandem_format::DataFile) -> u128 {
+    let place = [table.0.to_be_bytes(), created.0.to_be_bytes()].concat();
+    entry_hash(Entry::File, &[&place, &encode_file_entry(file)])
+}
+
+pub(crate) fn tail_hash(table: TableId, tail: &TailSection) -> u128 {
+    let entry = encode_section_entry(tail.key, &tail.section, &tail.live);
+    entry_hash(Entry::Tail, &[&table.0.to_be_bytes(), &entry])
+}
+
+pub(crate) fn removed_hash(at: Seq, object: &RemovedObject) -> u128 {
+    entry_hash(Entry::Removed, &[&at.0.to_be_bytes(), format!("{object:?}").as_bytes()])
+}
+
+/// Schemas that the database itself fills.
+fn is_reserved_schema(name: &str) -> bool {
+    matches!(name, "system" | "information_schema")
+}
+
+fn gone(id: TableId) -> Error {
+    Error::not_found(format!("the table with id {id} does not exist any more"))
+}
+
+fn column_gone(state: &TableState, column: ColumnId) -> Error {
+    Error::not_found(format!("the column with id {column} of table {} does not exist any more", state.name))
+}
+
+fn check_def(new: &NewTable) -> Result<()> {
+    let def = &new.def;
+    let columns = &def.schema.columns;
+    if columns.is_empty() {
+        return Err(Error::invalid(format!("table {} has no columns", new.name)));
+    }
+    for (position, column) in columns.iter().enumerate() {
+        check_name("column", &column.name)?;
+        check_data_type(&column.name, &column.data_type)?;
+        let twice = |other: &Column| other.id == column.id || other.name == column.name;
+        if columns[..position].iter().any(twice) {
+            return Err(Error::invalid(format!("table {} names column {:?} twice", new.name, column.name)));
+        }
+    }
+    let known = |id: &ColumnId| def.schema.column(*id).is_some();
+    if !def.timestamp.iter().chain(&def.order_by).all(known) {
+        return Err(Error::invalid(format!(
+            "the definition of table {} names a column that it lacks",
+            new.name
+        )));
+    }
+    def.options.iter().try_for_each(|(key, value)| check_table_option(key, Some(value)))
+}
+
+fn check_section(table: &Table, section: &Section) -> Result<()> {
+    if let Some(id) = section.columns.iter().find(|id| table.schema().column(**id).is_none()) {
+        return Err(column_gone(&table.state, *id));
+    }
+    let counted: u64 = section.partitions.iter().map(|(_, rows)| rows).sum();
+    if counted != section.rows || section.rows == 0 {
+        return Err(Error::invalid(format!(
+            "a section for table {} has {} rows, its partitions have {counted}",
+            table.name(),
+            section.rows
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! From what somebody wants to what is committed, on top of a given state.
+//!
+//! The table of DESIGN section 4 is decided here. A writer calls this again whenever somebody else's commit
+//! came first, so that the answer always rests on the newest state.
+
+mod append;
+mod create;
+
+use tandem_format::{NewTable, Op, Transaction};
+use tandem_types::{Column, Error, Result, Seq, TableName, widens_to};
+
+use crate::apply::{Outcome, token_outcome};
+use crate::intent::{Change, Intent, Step};
+use crate::ops::Position;
+use crate::state::Manifest;
+use crate::table::Table;
+use crate::tokens::TokenAnswer;
+
+/// What an intent becomes.
+#[derive(Clone, Debug)]
+pub enum Rebased {
+    /// To be committed. `state` is what the next intent of the same group is rebased on.
+    Commit { transaction: Transaction, state: Box<Manifest> },
+    /// A success that changes nothing, such as `CREATE TABLE IF NOT EXISTS` of an existing table.
+    NoOp,
+    /// Committed before, under the same token.
+    Duplicate { seq: Seq, rows: u64 },
+}
+
+/// Why an intent is not committed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rejection {
+    /// It cannot be, and its client is told why.
+    Refused(Error),
+    /// The table changed since its rows were prepared: prepare them again on a newer state, same token.
+    Recast(Error),
+}
+
+impl From<Error> for Rejection {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Binds an intent to `state`, as transaction number `index` of the commit that follows it.
+///
+/// `state` is the manifest at the previous seq, with the transactions of this commit up to `index` applied.
+/// An append's sections keep the offsets that their drafts have; the writer sets them when it lays out the payload.
+pub fn rebase(intent: &Intent, state: &Manifest, at: Seq, index: u32) -> Result<Rebased, Rejection> {
+    if let Some(token) = &intent.token {
+        match state.tokens.answer(token) {
+            TokenAnswer::Fresh => {}
+            answer => {
+                return match token_outcome(answer, &intent.digest) {
+                    Outcome::Duplicate { seq, rows } => Ok(Rebased::Duplicate { seq, rows }),
+                    Outcome::Void(error) => Err(Rejection::Refused(error)),
+                    Outcome::Applied { .. } => {
+                        Err(Rejection::Refused(Error::internal("a known token is not fresh")))
+                    }
+                };
+            }
+        }
+    }
+    let mut draft = Draft::new(state, at, index);
+    for step in &intent.steps {
+        draft.step(intent.base, step)?;
+    }
+    if draft.ops.is_empty() {
+        return Ok(Rebased::NoOp);
+    }
+    let transaction =
+        Transaction { token: intent.token, digest: intent.digest.clone(), epoch: None, ops: draft.ops };
+    // Through the same door as every other node: what is handed on is what they will have.
+    let mut numbered = state.clone();
+    numbered.seq = at;
+    match numbered.apply_transaction(index, &transaction) {
+        (after, Outcome::Applied { .. }) => Ok(Rebased::Commit { transaction, state: Box::new(after) }),
+        (_, Outcome::Duplicate { seq, rows }) => Ok(Rebased::Duplicate { seq, rows }),
+        (_, Outcome::Void(error)) => Err(Rejection::Refused(error)),
+    }
+}
+
+/// A transaction in the making: the operations so far, and the state with them applied.
+struct Draft {
+    state: Manifest,
+    at: Position,
+    ops: Vec<Op>,
+}
+
+impl Draft {
+    fn new(state: &Manifest, at: Seq, index: u32) -> Self {
+        let mut state = state.clone();
+        state.seq = at;
+        Self { state, at: Position::new(at, index), ops: Vec::new() }
+    }
+
+    fn push(&mut self, op: Op) -> Result<()> {
+        self.state.apply_op(&mut self.at, &op)?;
+        self.ops.push(op);
+        Ok(())
+    }
+
+    fn step(&mut self, base: Seq, step: &Step) -> Result<(), Rejection> {
+        match step {
+            Step::CreateSchema { name, if_not_exists } => {
+                if !(*if_not_exists && self.state.has_schema(name)) {
+                    self.push(Op::CreateSchema { name: name.clone() })?;
+                }
+            }
+            Step::DropSchema { name, if_exists } => {
+                if self.state.has_schema(name) || !if_exists {
+                    self.push(Op::DropSchema { name: name.clone() })?;
+                }
+            }
+            Step::CreateTable { name, spec, if_not_exists, replace } => {
+                self.create_table(name, spec, *if_not_exists, *replace)?;
+            }
+            Step::DropTable { name, if_exists } => match self.state.table_named(name) {
+                None if *if_exists => {}
+                _ => {
+                    let table = self.state.require(name)?.id();
+                    self.push(Op::DropTable { table })?;
+                }
+            },
+            Step::RenameTable { name, to } => {
+                let table = self.state.require(name)?.id();
+                self.push(Op::RenameTable { table, to: to.clone() })?;
+            }
+            Step::AlterTable { name, change } => self.alter(base, name, change)?,
+            Step::SetSettings { settings } => self.push(Op::SetSettings { settings: settings.clone() })?,
+            Step::Truncate { name } => {
+                let table = self.state.require(name)?.id();
+                self.push(Op::Truncate { table })?;
+            }
+            Step::Append(append) => self.append(append)?,
+            Step::Replace(replace) => self.push(Op::Replace(replace.clone()))?,
+            Step::Checkpoint { seq, root_hash } => {
+                self.push(Op::Checkpoint { seq: *seq, root_hash: *root_hash })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn create_table(
+        &mut self,
+        name: &TableName,
+        spec: &crate::TableSpec,
+        if_not_exists: bool,
+        replace: bool,
+    ) -> Result<()> {
+        if let Some(existing) = self.state.table_named(name).map(Table::id) {
+            if if_not_exists {
+                return Ok(());
+            }
+            if replace {
+                self.push(Op::DropTable { table: existing })?;
+            }
+        }
+        let def = spec.resolve(name)?;
+        self.push(Op::CreateTable(NewTable { table: self.state.next_table, name: name.clone(), def }))
+    }
+
+    fn alter(&mut self, base: Seq, name: &TableName, change: &Change) -> Result<()> {
+        let table = self.state.require(name)?.clone();
+        let id = table.id();
+        let op = match change {
+            Change::AddColumn { column, if_not_exists } => {
+                if let Some(existing) = table.schema().by_name(&column.name) {
+                    return self.add_existing(base, &table, existing, column, *if_not_exists);
+                }
+                Op::AddColumn {
+                    table: id,
+                    column: Column {
+                        id: table.state.next_column,
+                        name: column.name.clone(),
+                        data_type: column.data_type.clone(),
+                        nullable: column.nullable,
+                    },
+                }
+            }
+            Change::DropColumn { name: column, if_exists } => match table.schema().by_name(column) {
+                None if *if_exists => return Ok(()),
+                _ => Op::DropColumn { table: id, column: require_column(&table, column)?.id },
+            },
+            Change::RenameColumn { name: column, to } => {
+                Op::RenameColumn { table: id, column: require_column(&table, column)?.id, to: to.clone() }
+            }
+            Change::WidenColumn { name: column, to } => {
+                let column = require_column(&table, column)?;
+                if column.data_type == *to {
+                    return Ok(());
+                }
+                if !widens_to(&column.data_type, to) {
+                    return Err(conflict(&table, &column.name, &column.data_type, to));
+                }
+                Op::WidenColumn { table: id, column: column.id, to: to.clone() }
+            }
+            Change::DropNotNull { name: column } => {
+                Op::DropNotNull { table: id, column: require_column(&table, column)?.id }
+            }
+            Change::SetOptions { options } => Op::SetOptions { table: id, options: options.clone() },
+        };
+        self.push(op)
+    }
+
+    /// A column that somebody added first: what was meant is there, or can be made so, or cannot.
+    fn add_existing(
+        &mut self,
+        base: Seq,
+        table: &Table,
+        existing: &Column,
+        wanted: &crate::ColumnSpec,
+        if_not_exists: bool,
+    ) -> Result<()> {
+        if if_not_exists {
+            return Ok(());
+        }
+        let position = table.schema().position(existing.id).unwrap_or_default();
+        let added = table.state.column_added.get(position).copied().unwrap_or_default();
+        if added <= base {
+            return Err(Error::already_exists(format!(
+                "column {:?} of table {} exists",
+                existing.name,
+                table.name()
+            )));
+        }
+        let Some(to) = tandem_types::common_supertype(&existing.data_type, &wanted.data_type) else {
+            return Err(conflict(table, &existing.name, &existing.data_type, &wanted.data_type));
+        };
+        if to == existing.data_type {
+            return Ok(());
+        }
+        self.push(Op::WidenColumn { table: table.id(), column: existing.id, to })
+    }
+}
+
+fn require_column<'a>(table: &'a Table, name: &str) -> Result<&'a Column> {
+    table.schema().by_name(name).ok_or_else(|| no_such_column(table, name))
+}
+
+fn no_such_column(table: &Table, name: &str) -> Error {
+    let known: Vec<&str> = table.schema().columns.iter().take(20).map(|c| c.name.as_str()).collect();
+    Error::not_found(format!("table {} has no column {name:?}; it has {}", table.name(), known.join(", ")))
+}
+
+/// Names table, column and both types.
+fn conflict(
+    table: &Table,
+    column: &str,
+    has: &arrow_schema::DataType,
+    sent: &arrow_schema::DataType,
+) -> Error {
+    Error::schema_conflict(format!(
+        "column {column:?} of table {} is {has}, {sent} does not fit without loss",
+        table.name()
+    ))
+}

@@ -1,0 +1,151 @@
+//! Appends: binding fields to columns, whatever happened to the table since the rows were prepared.
+
+use std::collections::BTreeMap;
+
+use tandem_format::{NewTable, Op, Section};
+use tandem_types::{Column, ColumnId, Error, Result, TableId, common_supertype, widens_to};
+
+use super::{Draft, Rejection, conflict, no_such_column};
+use crate::intent::{AppendIntent, AppendTarget, ColumnSpec, SchemaPolicy, SectionDraft, TableSpec};
+use crate::table::Table;
+
+impl Draft {
+    pub(super) fn append(&mut self, append: &AppendIntent) -> Result<(), Rejection> {
+        let id = self.target(append)?;
+        let columns: Vec<ColumnId> = append
+            .fields
+            .iter()
+            .map(|field| self.bind(id, append, field))
+            .collect::<Result<_, Rejection>>()?;
+        let table = self.table(id)?;
+        check_not_null(table, append, &columns)?;
+        let schema_id = table.schema_id();
+        let place = |draft: &SectionDraft| Section {
+            schema_id,
+            columns: columns.clone(),
+            segment: draft.segment,
+            offset: draft.offset,
+            len: draft.len,
+            crc32c: draft.crc32c,
+            rows: draft.rows,
+            time: draft.time,
+            partitions: draft.partitions.clone(),
+            null_counts: draft.null_counts.clone(),
+        };
+        // No rows, no record: an append of nothing may still have created its table.
+        if !append.sections.is_empty() {
+            let sections = append.sections.iter().map(place).collect();
+            self.push(Op::Append { table: id, sections })?;
+        }
+        Ok(())
+    }
+
+    fn table(&self, id: TableId) -> Result<&Table> {
+        self.state.table(id).ok_or_else(|| Error::internal(format!("table {id} vanished from a draft")))
+    }
+
+    /// The table that the rows go to, created if that is what was asked.
+    fn target(&mut self, append: &AppendIntent) -> Result<TableId, Rejection> {
+        match &append.target {
+            AppendTarget::Existing { table, .. } => match self.state.table(*table) {
+                Some(table) => Ok(table.id()),
+                None => Err(crate::state::no_such_table(&append.name).into()),
+            },
+            AppendTarget::New(spec) => match self.state.table_named(&append.name) {
+                Some(table) => same_layout(table, spec, append),
+                None if append.policy == SchemaPolicy::Create => {
+                    let def = spec.resolve(&append.name)?;
+                    let id = self.state.next_table;
+                    self.push(Op::CreateTable(NewTable { table: id, name: append.name.clone(), def }))?;
+                    Ok(id)
+                }
+                None => Err(crate::state::no_such_table(&append.name).into()),
+            },
+        }
+    }
+
+    /// The column that a field goes to; added or widened where the policy allows it.
+    fn bind(
+        &mut self,
+        id: TableId,
+        append: &AppendIntent,
+        field: &ColumnSpec,
+    ) -> Result<ColumnId, Rejection> {
+        let table = self.table(id)?.clone();
+        let automatic = append.policy != SchemaPolicy::Strict;
+        let Some(column) = table.schema().by_name(&field.name) else {
+            if !automatic {
+                return Err(no_such_column(&table, &field.name).into());
+            }
+            let added = table.state.next_column;
+            let column = Column {
+                id: added,
+                name: field.name.clone(),
+                data_type: field.data_type.clone(),
+                nullable: true,
+            };
+            self.push(Op::AddColumn { table: id, column })?;
+            return Ok(added);
+        };
+        if widens_to(&field.data_type, &column.data_type) {
+            return Ok(column.id);
+        }
+        let changed_since = match &append.target {
+            AppendTarget::Existing { schema_id, .. } => *schema_id != table.schema_id(),
+            AppendTarget::New(_) => true,
+        };
+        let error = conflict(&table, &column.name, &column.data_type, &field.data_type);
+        let widened = common_supertype(&column.data_type, &field.data_type);
+        match widened {
+            Some(to) if automatic && table.def().timestamp != Some(column.id) => {
+                self.push(Op::WidenColumn { table: id, column: column.id, to })?;
+                Ok(column.id)
+            }
+            _ if changed_since => Err(Rejection::Recast(error)),
+            _ => Err(error.into()),
+        }
+    }
+}
+
+/// Whether sections that were cut for `spec` fit a table that somebody else created.
+fn same_layout(table: &Table, spec: &TableSpec, append: &AppendIntent) -> Result<TableId, Rejection> {
+    let wanted = spec.resolve(&append.name)?;
+    let timestamp_of = |def: &tandem_format::TableDef| {
+        def.timestamp.and_then(|id| def.schema.column(id)).map(|c| (c.name.clone(), c.data_type.clone()))
+    };
+    if wanted.partition_by == table.partition_by() && timestamp_of(&wanted) == timestamp_of(table.def()) {
+        return Ok(table.id());
+    }
+    Err(Rejection::Recast(Error::schema_conflict(format!(
+        "table {} was created with another designated timestamp or other partitions",
+        append.name
+    ))))
+}
+
+fn check_not_null(table: &Table, append: &AppendIntent, columns: &[ColumnId]) -> Result<()> {
+    let positions: BTreeMap<ColumnId, usize> = columns.iter().copied().zip(0..).collect();
+    if positions.len() != columns.len() {
+        return Err(Error::invalid(format!("rows for table {} name a column twice", append.name)));
+    }
+    for column in table.schema().columns.iter().filter(|c| !c.nullable) {
+        let Some(position) = positions.get(&column.id) else {
+            if append.sections.is_empty() {
+                continue;
+            }
+            return Err(Error::invalid(format!(
+                "column {:?} of table {} is NOT NULL, and the rows lack it",
+                column.name,
+                table.name()
+            )));
+        };
+        let nulls: u64 = append.sections.iter().filter_map(|s| s.null_counts.get(*position)).sum();
+        if nulls > 0 {
+            return Err(Error::invalid(format!(
+                "column {:?} of table {} is NOT NULL, and {nulls} of the rows have null in it",
+                column.name,
+                table.name()
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! The whole state.
+
+use imbl::OrdMap;
+use tandem_format::{FileName, HeaderHash, ObjectName};
+use tandem_types::{
+    DEFAULT_SCHEMA, DatabaseId, Epoch, Error, PartitionUnit, Result, Seq, TableId, TableName,
+};
+
+use crate::table::Table;
+use crate::tokens::TokenTable;
+
+/// A database's state at a seq.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    pub(crate) database: DatabaseId,
+    pub(crate) seq: Seq,
+    pub(crate) header_hash: HeaderHash,
+    pub(crate) commit_time: i64,
+    pub(crate) age: i64,
+    pub(crate) epoch: Epoch,
+    pub(crate) next_table: TableId,
+    pub(crate) schemas: OrdMap<String, ()>,
+    pub(crate) names: OrdMap<TableName, TableId>,
+    pub(crate) tables: OrdMap<TableId, Table>,
+    pub(crate) settings: OrdMap<String, String>,
+    pub(crate) tokens: TokenTable,
+    /// How many tail sections each segment still carries.
+    pub(crate) segments: OrdMap<ObjectName, u64>,
+    pub(crate) removed: OrdMap<(Seq, RemovedObject), u64>,
+    pub(crate) checkpoint: Option<(Seq, [u8; 32])>,
+    pub(crate) digest: u128,
+}
+
+/// An object that the present state no longer names. Kept listed until history passes its removal.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RemovedObject {
+    File { table: TableId, partition_by: PartitionOrd, file: FileName },
+    Segment(ObjectName),
+}
+
+/// A partition unit with an order, so that it can stand in a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionOrd(pub PartitionUnit);
+
+impl PartialOrd for PartitionOrd {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PartitionOrd {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.name().cmp(other.0.name())
+    }
+}
+
+impl Manifest {
+    /// The state before the first commit.
+    pub fn empty(database: DatabaseId) -> Self {
+        Self {
+            database,
+            seq: Seq(0),
+            header_hash: [0; 32],
+            commit_time: 0,
+            age: 0,
+            epoch: Epoch(0),
+            next_table: TableId(1),
+            schemas: OrdMap::unit(DEFAULT_SCHEMA.to_owned(), ()),
+            names: OrdMap::new(),
+            tables: OrdMap::new(),
+            settings: OrdMap::new(),
+            tokens: TokenTable::default(),
+            segments: OrdMap::new(),
+            removed: OrdMap::new(),
+            checkpoint: None,
+            digest: 0,
+        }
+    }
+
+    pub fn database(&self) -> DatabaseId {
+        self.database
+    }
+
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// Hash of the header of the last commit.
+    pub fn header_hash(&self) -> HeaderHash {
+        self.header_hash
+    }
+
+    /// Microseconds since 1970 of the last commit.
+    pub fn commit_time(&self) -> i64 {
+        self.commit_time
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The newest checkpoint that the log records: its seq and the hash of its root.
+    pub fn checkpoint(&self) -> Option<(Seq, [u8; 32])> {
+        self.checkpoint
+    }
+
+    /// Equal on all nodes at equal seq, however they got there.
+    pub fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    pub fn schemas(&self) -> impl Iterator<Item = &str> {
+        self.schemas.keys().map(String::as_str)
+    }
+
+    pub fn has_schema(&self, name: &str) -> bool {
+        self.schemas.contains_key(name)
+    }
+
+    /// Tables by id.
+    pub fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.tables.values()
+    }
+
+    /// Tables by name.
+    pub fn named_tables(&self) -> impl Iterator<Item = &Table> {
+        self.names.values().filter_map(|id| self.tables.get(id))
+    }
+
+    pub fn table(&self, id: TableId) -> Option<&Table> {
+        self.tables.get(&id)
+    }
+
+    pub fn table_named(&self, name: &TableName) -> Option<&Table> {
+        self.names.get(name).and_then(|id| self.tables.get(id))
+    }
+
+    /// As [`Manifest::table_named`], with the error that users see.
+    pub fn require(&self, name: &TableName) -> Result<&Table> {
+        self.table_named(name).ok_or_else(|| no_such_table(name))
+    }
+
+    /// A database setting that was set; see [`DATABASE_SETTINGS`](crate::DATABASE_SETTINGS) for defaults.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        self.settings.get(key).map(String::as_str)
+    }
+
+    pub fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.settings.iter().map(|(k, v)| (k.as_str(), v.as_str()))
+    }
+
+    pub fn tokens(&self) -> &TokenTable {
+        &self.tokens
+    }
+
+    /// Objects that are no longer live, with the seq that removed each, and their bytes where known.
+    pub fn removed(&self) -> impl Iterator<Item = (Seq, &RemovedObject, u64)> {
+        self.removed.iter().map(|((seq, object), bytes)| (*seq, object, *bytes))
+    }
+}
+
+pub(crate) fn no_such_table(name: &TableName) -> Error {
+    Error::not_found(format!("table {name} does not exist"))
+}

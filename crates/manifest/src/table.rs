@@ -1,0 +1,169 @@
+//! One table's state: its definition, its data files and its tail.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use tandem_format::{DataFile, FileName, Section, SectionKey, TableDef, TableState};
+use tandem_types::{
+    Column, ColumnId, Partition, PartitionUnit, SchemaId, Seq, TableId, TableName, TableSchema,
+};
+
+/// A table as of some seq. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Table {
+    pub(crate) state: Arc<TableState>,
+    pub(crate) files: OrdMap<FileName, Arc<FileState>>,
+    pub(crate) tail: OrdMap<SectionKey, Arc<TailSection>>,
+    pub(crate) totals: Totals,
+}
+
+/// Sums over files and tail, kept up to date so that nobody has to walk them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub file_rows: u64,
+    pub file_bytes: u64,
+    pub tail_rows: u64,
+    pub tail_bytes: u64,
+}
+
+/// A data file and the seq of the commit that added it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileState {
+    pub file: DataFile,
+    pub created: Seq,
+}
+
+/// A section of the tail: which of its partitions are not in data files yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TailSection {
+    pub key: SectionKey,
+    pub section: Section,
+    /// Ascending, never empty.
+    pub live: Vec<Partition>,
+}
+
+impl TailSection {
+    /// The rows of the partitions that are still in the tail.
+    pub fn live_rows(&self) -> u64 {
+        if self.is_whole() {
+            return self.section.rows;
+        }
+        let live = self.section.partitions.iter().filter(|(p, _)| self.live.contains(p));
+        live.map(|(_, rows)| rows).sum()
+    }
+
+    /// Whether all of its rows are still in the tail.
+    pub fn is_whole(&self) -> bool {
+        self.live.len() == self.section.partitions.len()
+    }
+
+    /// Its size as far as it is still in the tail, in proportion to the rows.
+    pub fn live_bytes(&self) -> u64 {
+        match self.section.rows {
+            0 => 0,
+            rows => {
+                let share = u128::from(self.section.len) * u128::from(self.live_rows()) / u128::from(rows);
+                u64::try_from(share).unwrap_or(self.section.len)
+            }
+        }
+    }
+}
+
+impl Table {
+    pub fn id(&self) -> TableId {
+        self.state.table
+    }
+
+    pub fn name(&self) -> &TableName {
+        &self.state.name
+    }
+
+    pub fn def(&self) -> &TableDef {
+        &self.state.def
+    }
+
+    pub fn schema(&self) -> &TableSchema {
+        &self.state.def.schema
+    }
+
+    pub fn schema_id(&self) -> SchemaId {
+        self.state.schema_id
+    }
+
+    pub fn partition_by(&self) -> PartitionUnit {
+        self.state.def.partition_by
+    }
+
+    /// The designated timestamp.
+    pub fn timestamp(&self) -> Option<&Column> {
+        self.state.def.timestamp.and_then(|id| self.schema().column(id))
+    }
+
+    pub fn order_by(&self) -> &[ColumnId] {
+        &self.state.def.order_by
+    }
+
+    pub fn option(&self, key: &str) -> Option<&str> {
+        self.state.def.options.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+
+    pub fn created(&self) -> Seq {
+        self.state.created
+    }
+
+    /// The last commit that changed what queries see.
+    pub fn changed(&self) -> Seq {
+        self.state.changed
+    }
+
+    /// Files by partition.
+    pub fn files(&self) -> impl Iterator<Item = &Arc<FileState>> {
+        self.files.values()
+    }
+
+    pub fn file(&self, name: &FileName) -> Option<&Arc<FileState>> {
+        self.files.get(name)
+    }
+
+    pub fn file_count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Tail sections in log order.
+    pub fn tail(&self) -> impl Iterator<Item = &Arc<TailSection>> {
+        self.tail.values()
+    }
+
+    pub fn tail_section(&self, key: &SectionKey) -> Option<&Arc<TailSection>> {
+        self.tail.get(key)
+    }
+
+    pub fn tail_sections(&self) -> usize {
+        self.tail.len()
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.totals.file_rows + self.totals.tail_rows
+    }
+
+    pub fn tail_rows(&self) -> u64 {
+        self.totals.tail_rows
+    }
+
+    /// Bytes of data files.
+    pub fn file_bytes(&self) -> u64 {
+        self.totals.file_bytes
+    }
+
+    /// Bytes of the tail, as encoded.
+    pub fn tail_bytes(&self) -> u64 {
+        self.totals.tail_bytes
+    }
+
+    /// First and last designated timestamp over files and tail, in the column's ticks.
+    pub fn time_range(&self) -> Option<(i64, i64)> {
+        let files = self.files.values().filter_map(|f| f.file.time);
+        let tail = self.tail.values().filter_map(|s| s.section.time);
+        files.chain(tail).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+}

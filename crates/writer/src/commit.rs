@@ -1,0 +1,396 @@
+//! The commit task: groups of requests become commits, one after another.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tandem_format::{CommitHeader, Op, SectionKey, Token, Transaction, encode_header};
+use tandem_log::{Appended, Commit, Proposal};
+use tandem_manifest::{Applied, Manifest, Outcome, Rebased, Rejection, rebase};
+use tandem_types::{CommitId, Error, Result, Seq};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::queue::{Admitted, Answer, SectionBody};
+use crate::{Committed, Shared};
+
+/// Requests of one group; well below the number of tokens that the manifest keeps per producer.
+const GROUP_MAX: usize = 512;
+
+/// A longer step of the log's time is worth a word: an hour, in microseconds.
+const LONG_TIME_STEP: i64 = 3_600_000_000;
+
+/// Commits of others that are applied at once.
+const RUN: usize = 256;
+
+/// Runs until all senders are gone, or until the log cannot be continued.
+pub(crate) async fn run(shared: Arc<Shared>, requests: mpsc::UnboundedReceiver<Admitted>) {
+    let mut task = CommitTask { shared: shared.clone(), requests, waiting: VecDeque::new(), next_counter: 1 };
+    if let Err(error) = task.serve().await {
+        tracing::error!(%error, "commits have stopped");
+        let _ = shared.stopped.set(error.clone());
+        task.requests.close();
+        while let Ok(admitted) = task.requests.try_recv() {
+            let _ = admitted.request.reply.send(Err(error.clone()));
+        }
+        for admitted in task.waiting {
+            let _ = admitted.request.reply.send(Err(error.clone()));
+        }
+    }
+}
+
+struct CommitTask {
+    shared: Arc<Shared>,
+    requests: mpsc::UnboundedReceiver<Admitted>,
+    /// Received, but in no group yet.
+    waiting: VecDeque<Admitted>,
+    next_counter: u64,
+}
+
+/// What an attempt to commit a group would do.
+struct Attempt {
+    transactions: Vec<Transaction>,
+    /// Sections' bytes, in the order of the payload.
+    payload: Vec<Bytes>,
+    /// One per request of the group.
+    fates: Vec<Fate>,
+}
+
+enum Fate {
+    /// Committed as the transaction with this index.
+    Transaction(usize),
+    /// Decided by the state, without a commit.
+    Decided(Answer),
+}
+
+impl CommitTask {
+    async fn serve(&mut self) -> Result<()> {
+        while let Some(group) = self.gather().await? {
+            if !group.is_empty() {
+                self.commit(group).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next group; empty after an idle while, `None` at the end.
+    async fn gather(&mut self) -> Result<Option<Vec<Admitted>>> {
+        if self.waiting.is_empty() {
+            let clock = self.shared.log.env().clock.clone();
+            let poll = clock.sleep(self.shared.config.poll);
+            tokio::select! {
+                biased;
+                received = self.requests.recv() => match received {
+                    Some(admitted) => self.waiting.push_back(admitted),
+                    None => return Ok(None),
+                },
+                () = poll => {
+                    self.poll_log().await?;
+                    return Ok(Some(Vec::new()));
+                }
+            }
+            if !self.shared.config.window.is_zero() {
+                clock.sleep(self.shared.config.window).await;
+            }
+        }
+        while let Ok(admitted) = self.requests.try_recv() {
+            self.waiting.push_back(admitted);
+        }
+        let mut group: Vec<Admitted> = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = self.waiting.front() {
+            let size = next.request.inline_bytes();
+            let full = group.len() >= GROUP_MAX || bytes + size > self.shared.config.inline_bytes;
+            if full && !group.is_empty() {
+                break;
+            }
+            bytes += size;
+            group.extend(self.waiting.pop_front());
+        }
+        // Tokens are minted once, so that every attempt at a request carries the same.
+        for Admitted { request, .. } in &mut group {
+            if request.wants_token && request.intent.token.is_none() {
+                request.intent.token = Some(Token {
+                    producer: self.shared.producer,
+                    counter: self.next_counter,
+                    // Everything before this group was answered, or its outcome is unknown and will not be tried again.
+                    low: self.next_counter,
+                    base: request.intent.base,
+                });
+                self.next_counter += 1;
+            }
+        }
+        let low = group.iter().filter_map(|a| a.request.intent.token.map(|t| t.counter)).min();
+        for Admitted { request, .. } in &mut group {
+            if let (Some(token), Some(low)) = (&mut request.intent.token, low) {
+                token.low = low;
+            }
+        }
+        Ok(Some(group))
+    }
+
+    /// Others may have written: an idle node follows them.
+    async fn poll_log(&mut self) -> Result<()> {
+        match self.catch_up().await {
+            Err(e) if is_passing(&e) => {
+                tracing::warn!(error = %e, "the log cannot be read now");
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Applies what others committed; how many commits that were.
+    async fn catch_up(&mut self) -> Result<usize> {
+        let mut total = 0;
+        loop {
+            let state = self.shared.state.borrow().clone();
+            let run = self.shared.log.read_run(state.seq(), RUN).await?;
+            if run.is_empty() {
+                return Ok(total);
+            }
+            total += run.len();
+            let mut next = (*state).clone();
+            for Commit { header, hash } in &run {
+                next = next.apply(header, *hash)?.manifest;
+            }
+            self.publish(next);
+        }
+    }
+
+    fn publish(&self, state: Manifest) {
+        metrics::gauge!("tandem_applied_seq").set(state.seq().0 as f64);
+        self.shared.state.send_replace(Arc::new(state));
+    }
+
+    /// Commits a group, however often others come first. An error means that the log cannot be continued.
+    async fn commit(&mut self, group: Vec<Admitted>) -> Result<()> {
+        let clock = self.shared.log.env().clock.clone();
+        let started = clock.monotonic();
+        let mut lost = 0u32;
+        loop {
+            let state = self.shared.state.borrow().clone();
+            let attempt = attempt(&group, &state);
+            if attempt.transactions.is_empty() {
+                match self.catch_up().await {
+                    Ok(0) => {
+                        answer_all(group, attempt.fates, None, state.seq());
+                        return Ok(());
+                    }
+                    Ok(_) => continue,
+                    Err(e) if is_passing(&e) => {
+                        fail_all(group, &e);
+                        return Ok(());
+                    }
+                    Err(e) => return fail_and_stop(group, e),
+                }
+            }
+            let proposal = self.propose(&state, attempt.transactions, attempt.payload)?;
+            match self.shared.log.append(&proposal).await {
+                Ok(Appended::Created(hash)) => {
+                    let Applied { manifest, outcomes } = match state.apply(&proposal.header, hash) {
+                        Ok(applied) => applied,
+                        Err(e) => return fail_and_stop(group, e),
+                    };
+                    self.cache_rows(&group, &attempt.fates, &proposal.header, &outcomes);
+                    self.publish(manifest);
+                    let took = clock.monotonic() - started;
+                    metrics::histogram!("tandem_commit_seconds").record(took.as_secs_f64());
+                    metrics::counter!("tandem_commits_total").increment(1);
+                    answer_all(group, attempt.fates, Some(outcomes), proposal.header.seq);
+                    return Ok(());
+                }
+                Ok(Appended::Lost) => {
+                    metrics::counter!("tandem_commits_lost_total").increment(1);
+                    lost += 1;
+                    match self.catch_up().await {
+                        Ok(_) => {}
+                        Err(e) if is_passing(&e) => {
+                            fail_all(group, &e);
+                            return Ok(());
+                        }
+                        Err(e) => return fail_and_stop(group, e),
+                    }
+                    self.pause(lost).await;
+                }
+                Ok(Appended::Reopened) => {
+                    let e = Error::unavailable("the log was trimmed past this node: start it again");
+                    return fail_and_stop(group, e);
+                }
+                Ok(Appended::Unknown(reason)) => {
+                    let e = Error::outcome_unknown(format!(
+                        "whether the write was committed is unknown, the store did not answer: {reason}"
+                    ));
+                    fail_all(group, &e);
+                    return Ok(());
+                }
+                Err(e) => return fail_and_stop(group, e),
+            }
+        }
+    }
+
+    /// A short random wait, so that writers who lost to each other do not march in step.
+    async fn pause(&self, lost: u32) {
+        let env = self.shared.log.env();
+        let most = 500u64 << lost.min(5);
+        env.clock.sleep(Duration::from_micros(env.chance.below(most))).await;
+    }
+
+    fn propose(
+        &self,
+        state: &Manifest,
+        transactions: Vec<Transaction>,
+        payload: Vec<Bytes>,
+    ) -> Result<Proposal> {
+        let env = self.shared.log.env();
+        let raw_clock = env.clock.now_micros();
+        let header = CommitHeader {
+            seq: state.seq().next(),
+            commit_id: CommitId(env.chance.next_u128()),
+            writer: self.shared.id,
+            database: self.shared.log.database(),
+            previous: state.header_hash(),
+            commit_time: commit_time(state, raw_clock),
+            raw_clock,
+            transactions,
+        };
+        let encoded = encode_header(&header)?;
+        Ok(Proposal { header, encoded, payload })
+    }
+
+    /// Rows are kept before the state that names them is published, so that readers find them.
+    fn cache_rows(&self, group: &[Admitted], fates: &[Fate], header: &CommitHeader, outcomes: &[Outcome]) {
+        for (admitted, fate) in group.iter().zip(fates) {
+            let Fate::Transaction(index) = fate else { continue };
+            let (Some(transaction), Some(Outcome::Applied { .. })) =
+                (header.transactions.get(*index), outcomes.get(*index))
+            else {
+                continue;
+            };
+            let tables = transaction.ops.iter().flat_map(|op| match op {
+                Op::Append { table, sections } => vec![*table; sections.len()],
+                _ => Vec::new(),
+            });
+            for (section, (table, body)) in tables.zip(&admitted.request.bodies).enumerate() {
+                if let (Some(rows), Ok(transaction), Ok(section)) =
+                    (&body.rows, u32::try_from(*index), u32::try_from(section))
+                {
+                    let key = SectionKey { seq: header.seq, transaction, section };
+                    self.shared.tail.insert(table, key, rows.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Strictly growing, and the writer's clock where that is ahead. Serves `AS OF` only: nothing is decided by it.
+///
+/// A step of more than an hour is followed, with a word in the log: an idle database makes one every night. Asking
+/// the store's clock for a second opinion is left to the step that brings `AS OF`.
+fn commit_time(state: &Manifest, raw_clock: i64) -> i64 {
+    let previous = state.commit_time();
+    if state.seq() == Seq(0) {
+        return raw_clock.max(1);
+    }
+    if raw_clock > previous.saturating_add(LONG_TIME_STEP) {
+        tracing::info!(
+            step_s = (raw_clock - previous) / 1_000_000,
+            "the log's time steps forward to this node's clock"
+        );
+    }
+    raw_clock.max(previous + 1)
+}
+
+/// Rebases the group on a state.
+fn attempt(group: &[Admitted], state: &Manifest) -> Attempt {
+    let at = state.seq().next();
+    let mut draft: Option<Box<Manifest>> = None;
+    let mut attempt = Attempt { transactions: Vec::new(), payload: Vec::new(), fates: Vec::new() };
+    let mut offset = 0;
+    for Admitted { request, .. } in group {
+        let index = attempt.transactions.len();
+        let on = draft.as_deref().unwrap_or(state);
+        let fate = match rebase(&request.intent, on, at, u32::try_from(index).unwrap_or(u32::MAX)) {
+            Ok(Rebased::Commit { mut transaction, state }) => {
+                lay_out(&mut transaction, &request.bodies, &mut offset, &mut attempt.payload);
+                attempt.transactions.push(transaction);
+                draft = Some(state);
+                Fate::Transaction(index)
+            }
+            Ok(Rebased::NoOp) => Fate::Decided(Answer::Committed(Committed { seq: state.seq(), rows: 0 })),
+            Ok(Rebased::Duplicate { seq, rows }) => Fate::Decided(Answer::Committed(Committed { seq, rows })),
+            Err(Rejection::Refused(error)) => Fate::Decided(Answer::Refused(error)),
+            Err(Rejection::Recast(error)) => Fate::Decided(Answer::Recast(error)),
+        };
+        attempt.fates.push(fate);
+    }
+    attempt
+}
+
+/// Gives the sections that ride along their places in the payload.
+fn lay_out(
+    transaction: &mut Transaction,
+    bodies: &[SectionBody],
+    offset: &mut u64,
+    payload: &mut Vec<Bytes>,
+) {
+    let sections = transaction.ops.iter_mut().flat_map(|op| match op {
+        Op::Append { sections, .. } => sections.as_mut_slice(),
+        _ => &mut [],
+    });
+    for (section, body) in sections.zip(bodies) {
+        if section.segment.is_none() {
+            section.offset = *offset;
+            *offset += section.len;
+            payload.extend(body.chunks.iter().cloned());
+            // Sections begin aligned, so that their buffers need not be copied when they are read.
+            let padding = offset.next_multiple_of(64) - *offset;
+            if padding > 0 {
+                payload.push(Bytes::from_static(&[0; 64]).slice(..usize::try_from(padding).unwrap_or(0)));
+                *offset += padding;
+            }
+        }
+    }
+}
+
+fn answer_all(group: Vec<Admitted>, fates: Vec<Fate>, outcomes: Option<Vec<Outcome>>, seq: Seq) {
+    let mut outcomes = outcomes.unwrap_or_default();
+    for (admitted, fate) in group.into_iter().zip(fates) {
+        let answer = match fate {
+            Fate::Decided(Answer::Committed(c)) if c.rows == 0 => {
+                Answer::Committed(Committed { seq: c.seq.max(seq), rows: 0 })
+            }
+            Fate::Decided(answer) => answer,
+            Fate::Transaction(index) => match outcomes.get_mut(index) {
+                Some(Outcome::Applied { rows }) => Answer::Committed(Committed { seq, rows: *rows }),
+                Some(Outcome::Duplicate { seq, rows }) => {
+                    Answer::Committed(Committed { seq: *seq, rows: *rows })
+                }
+                Some(Outcome::Void(error)) => Answer::Refused(error.clone()),
+                None => Answer::Refused(Error::internal("a transaction has no outcome")),
+            },
+        };
+        reply(admitted.request.reply, Ok(answer));
+    }
+}
+
+fn fail_all(group: Vec<Admitted>, error: &Error) {
+    for admitted in group {
+        reply(admitted.request.reply, Err(error.clone()));
+    }
+}
+
+fn fail_and_stop(group: Vec<Admitted>, error: Error) -> Result<()> {
+    fail_all(group, &error);
+    Err(error)
+}
+
+fn reply(to: oneshot::Sender<Result<Answer>>, answer: Result<Answer>) {
+    // Whoever asked may be gone; the commit stands all the same.
+    let _ = to.send(answer);
+}
+
+fn is_passing(error: &Error) -> bool {
+    use tandem_types::ErrorKind::{DeadlineExceeded, Overloaded, Unavailable};
+    matches!(error.kind(), Unavailable | Overloaded | DeadlineExceeded)
+}

@@ -1,0 +1,33 @@
+//! Settings of a node's write path: plain data.
+
+use std::time::Duration;
+
+/// Bounds and waits of the write path.
+#[derive(Clone, Debug)]
+pub struct WriterConfig {
+    /// `commit.window`: how long a group waits for company before it is committed.
+    pub window: Duration,
+    /// `commit.inline_bytes`: sections that ride in one commit, at most; larger ones go to segments.
+    pub inline_bytes: u64,
+    /// Bytes that may wait for their commit; who sends more waits.
+    pub queue_bytes: usize,
+    /// A stream is cut into sections of about this many bytes.
+    pub section_bytes: usize,
+    /// How often the log is asked for others' commits while nothing is to be written.
+    pub poll: Duration,
+    /// Decoded tail sections kept in memory.
+    pub tail_cache_bytes: usize,
+}
+
+impl Default for WriterConfig {
+    fn default() -> Self {
+        Self {
+            window: Duration::ZERO,
+            inline_bytes: 8 << 20,
+            queue_bytes: 64 << 20,
+            section_bytes: 16 << 20,
+            poll: Duration::from_secs(1),
+            tail_cache_bytes: 128 << 20,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The way of a row into the log: admission, preparation, group commit.
+//!
+//! ```text
+//! append(stream) ─▶ prepare: cast, statistics, partitions, encode ─▶ large? upload segment
+//!                                                                         │
+//! submit(steps)  ────────────────▶ queue (bounded in bytes) ◀─────────────┘
+//!                                     │  one task
+//!                                     ▼
+//!              gather a group ─▶ rebase each ─▶ create log/N ─▶ apply ─▶ publish ─▶ answer
+//!                                     ▲                │ lost
+//!                                     └── catch up ◀───┘
+//! ```
+//!
+//! What this crate promises:
+//!
+//! - Success is answered after the commit was created and checked, and after its effect is in [`Writer::state`].
+//! - A rejection is answered only from a state that was shown to be the head after the request arrived.
+//! - A caller that goes away never leaves half of a transaction: commits run on a task of their own.
+//! - What waits is bounded in bytes; who sends more waits.
+//! - A node learns of its own commits as of everybody's: through `Manifest::apply`.
+//!
+//! It refuses to know SQL, wires, data files, and when to compact.
+
+mod append;
+mod commit;
+mod config;
+mod prepare;
+mod queue;
+mod tail;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, OnceLock};
+
+use tandem_format::ProducerId;
+use tandem_log::Log;
+use tandem_manifest::{Intent, Manifest, Step};
+use tandem_types::{Error, Result, Seq, WriterId};
+use tokio::sync::{oneshot, watch};
+
+pub use append::{Append, CreateTable};
+pub use config::WriterConfig;
+pub use tail::TailCache;
+
+use queue::{Admission, Answer, Request, SectionBody};
+
+/// What a commit answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its place in the log; for a request that had nothing to do, the head it was decided on.
+    pub seq: Seq,
+    /// Rows appended.
+    pub rows: u64,
+}
+
+/// Commits for one node. Cheap to clone; the commit task ends when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    admission: Admission,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub log: Log,
+    pub id: WriterId,
+    pub producer: ProducerId,
+    pub config: WriterConfig,
+    pub state: watch::Sender<Arc<Manifest>>,
+    pub tail: TailCache,
+    /// Why the commit task ended, once it did.
+    pub stopped: OnceLock<Error>,
+}
+
+impl Writer {
+    /// Starts the commit task on the current runtime, from the state that recovery gave.
+    pub fn start(log: Log, state: Manifest, config: WriterConfig) -> Self {
+        let chance = &log.env().chance;
+        let (id, producer) = (WriterId(chance.next_u64()), ProducerId(chance.next_u128()));
+        let (admission, requests) = Admission::new(config.queue_bytes);
+        let (state, _) = watch::channel(Arc::new(state));
+        let tail = TailCache::new(config.tail_cache_bytes);
+        let shared = Arc::new(Shared { log, id, producer, config, state, tail, stopped: OnceLock::new() });
+        tokio::spawn(commit::run(shared.clone(), requests));
+        Self { shared, admission }
+    }
+
+    /// Random per process start.
+    pub fn id(&self) -> WriterId {
+        self.shared.id
+    }
+
+    /// The newest applied state.
+    pub fn state(&self) -> Arc<Manifest> {
+        self.shared.state.borrow().clone()
+    }
+
+    /// Changes whenever a commit was applied.
+    pub fn watch(&self) -> watch::Receiver<Arc<Manifest>> {
+        self.shared.state.subscribe()
+    }
+
+    /// Rows of tail sections that are in memory.
+    pub fn tail(&self) -> &TailCache {
+        &self.shared.tail
+    }
+
+    /// Why commits ended, if they did: the log is damaged or the store is gone for good.
+    pub fn stopped(&self) -> Option<Error> {
+        self.shared.stopped.get().cloned()
+    }
+
+    /// Commits the steps as one transaction. `base` is the seq of the state that they were formed on.
+    pub async fn submit(&self, base: Seq, steps: Vec<Step>) -> Result<Committed> {
+        match self.send(base, steps, Vec::new(), true).await? {
+            Answer::Committed(committed) => Ok(committed),
+            Answer::Recast(error) | Answer::Refused(error) => Err(error),
+        }
+    }
+
+    /// As [`Writer::submit`], for work that is harmless to repeat: without a token.
+    pub async fn submit_upkeep(&self, base: Seq, steps: Vec<Step>) -> Result<Committed> {
+        match self.send(base, steps, Vec::new(), false).await? {
+            Answer::Committed(committed) => Ok(committed),
+            Answer::Recast(error) | Answer::Refused(error) => Err(error),
+        }
+    }
+
+    async fn send(
+        &self,
+        base: Seq,
+        steps: Vec<Step>,
+        bodies: Vec<SectionBody>,
+        token: bool,
+    ) -> Result<Answer> {
+        let gone = || self.stopped().unwrap_or_else(|| Error::unavailable("the node is shutting down"));
+        let intent = Intent { token: None, digest: Vec::new(), base, steps };
+        let (reply, answer) = oneshot::channel();
+        let request = Request { intent, bodies, wants_token: token, reply };
+        self.admission.send(request).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}

@@ -1,0 +1,110 @@
+//! GetFlightInfo, GetSchema and DoGet: which command goes where.
+
+use arrow_flight::flight_descriptor::DescriptorType;
+use arrow_flight::sql::{Any, Command};
+use arrow_flight::{FlightDescriptor, FlightInfo, SchemaResult, Ticket};
+use arrow_schema::SchemaRef;
+use futures::stream::StreamExt;
+use prost::Message;
+use tandem_types::{Error, Result};
+
+use crate::catalog;
+use crate::encode::encode;
+use crate::json_ticket;
+use crate::messages::decode;
+use crate::query::{DataStream, empty_schema};
+use crate::state::{Caller, Reply, State, endpoint, schema_message};
+
+impl State {
+    pub async fn flight_info(
+        &self,
+        caller: &Caller,
+        descriptor: FlightDescriptor,
+    ) -> Result<Reply<FlightInfo>> {
+        if is_path(&descriptor) {
+            return self.path_info(caller, descriptor).await;
+        }
+        match command(&descriptor.cmd)? {
+            Command::CommandStatementQuery(query) => {
+                no_transaction(query.transaction_id.as_deref())?;
+                let prepared = caller.session.prepare(&query.query).await?;
+                self.statement_info(&prepared, None, descriptor).await
+            }
+            Command::CommandPreparedStatementQuery(query) => {
+                let (_, statement) = self.statement(&query.prepared_statement_handle)?;
+                self.statement_info(&statement.prepared, statement.bound, descriptor).await
+            }
+            other => {
+                let schema = schema_message(&catalog::schema(&other)?)?;
+                // The ticket is the command itself: it needs no state.
+                let ticket = other.into_any().encode_to_vec();
+                Ok(Reply::from(FlightInfo {
+                    schema,
+                    flight_descriptor: Some(descriptor),
+                    endpoint: vec![endpoint(ticket)],
+                    total_records: -1,
+                    total_bytes: -1,
+                    ordered: false,
+                    app_metadata: bytes::Bytes::new(),
+                }))
+            }
+        }
+    }
+
+    pub async fn schema_of(&self, caller: &Caller, descriptor: &FlightDescriptor) -> Result<SchemaResult> {
+        let schema = self.find_schema(caller, descriptor).await?;
+        Ok(SchemaResult { schema: schema_message(&schema)? })
+    }
+
+    async fn find_schema(&self, caller: &Caller, descriptor: &FlightDescriptor) -> Result<SchemaRef> {
+        if is_path(descriptor) {
+            let name = caller.table_name(&descriptor.path)?;
+            return Ok(caller.prepare_table(&name).await?.schema());
+        }
+        let prepared = match command(&descriptor.cmd)? {
+            Command::CommandStatementQuery(query) => caller.session.prepare(&query.query).await?,
+            Command::CommandPreparedStatementQuery(query) => {
+                self.statement(&query.prepared_statement_handle)?.1.prepared
+            }
+            other => return catalog::schema(&other),
+        };
+        Ok(if prepared.is_query() { prepared.schema() } else { empty_schema() })
+    }
+
+    pub async fn read_ticket(&self, caller: &Caller, ticket: &Ticket) -> Result<Reply<DataStream>> {
+        if json_ticket::is_json(&ticket.ticket) {
+            return self.read_json(caller, &ticket.ticket).await;
+        }
+        match command(&ticket.ticket)? {
+            Command::TicketStatementQuery(query) => self.read_handle(caller, &query.statement_handle).await,
+            other => {
+                let batch = catalog::rows(self, caller, other).await?;
+                let schema = batch.schema();
+                let batches = futures::stream::iter([Ok(batch)]).boxed();
+                Ok(encode(&schema, batches, caller.options.compression)?.into())
+            }
+        }
+    }
+}
+
+fn is_path(descriptor: &FlightDescriptor) -> bool {
+    descriptor.r#type() == DescriptorType::Path
+}
+
+/// Reads a command of Flight SQL.
+pub(crate) fn command(bytes: &[u8]) -> Result<Command> {
+    let any: Any = decode("the command", bytes)?;
+    Command::try_from(any).map_err(|e| Error::invalid(format!("the command is broken: {e}")))
+}
+
+/// There are no transactions of many statements, and SqlInfo says so.
+pub(crate) fn no_transaction(id: Option<&[u8]>) -> Result<()> {
+    match id {
+        None | Some([]) => Ok(()),
+        Some(_) => Err(no_transactions()),
+    }
+}
+
+pub(crate) fn no_transactions() -> Error {
+    Error::unsupported("transactions of more than one statement are not supported: each statement is one")
+}

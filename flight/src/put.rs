@@ -1,0 +1,77 @@
+//! DoPut: which command goes where. Rows for a table are in [`append`](crate::append), ingestion in
+//! [`ingest`](crate::ingest).
+
+use std::sync::Arc;
+
+use arrow_flight::flight_descriptor::DescriptorType;
+use arrow_flight::sql::{Command, CommandStatementUpdate, DoPutUpdateResult};
+use arrow_flight::{FlightData, PutResult};
+use futures::stream::{BoxStream, StreamExt};
+use prost::Message;
+use tandem_types::{Error, Result};
+use tonic::Status;
+
+use crate::append::append;
+use crate::decode::BatchReader;
+use crate::errors::from_status;
+use crate::info::{command, no_transaction};
+use crate::ingest::ingest;
+use crate::query::{record_count, run_update, with_seq};
+use crate::state::{Caller, Reply, State};
+
+/// Messages of a client.
+pub(crate) type Input = BoxStream<'static, std::result::Result<FlightData, Status>>;
+/// Answers of a DoPut.
+pub(crate) type PutStream = BoxStream<'static, Result<PutResult>>;
+
+/// Rows written through Flight, by the way they came.
+pub(crate) const INGEST_ROWS: &str = "tandem_ingest_rows_total";
+
+/// Runs a DoPut.
+pub(crate) async fn put(state: Arc<State>, caller: Caller, mut input: Input) -> Result<Reply<PutStream>> {
+    let first = match input.next().await {
+        Some(first) => first.map_err(|status| from_status(&status))?,
+        None => return Err(Error::invalid("DoPut without a message")),
+    };
+    let descriptor =
+        first.flight_descriptor.clone().ok_or_else(|| Error::invalid("DoPut without a descriptor"))?;
+    // The first message may carry the schema as well.
+    let input = futures::stream::iter([Ok(first)]).chain(input).boxed();
+    let mut rows = BatchReader::new(input);
+    if descriptor.r#type() == DescriptorType::Path {
+        let table = caller.table_name(&descriptor.path)?;
+        return append(state, &caller, table, rows).await;
+    }
+    match command(&descriptor.cmd)? {
+        Command::CommandStatementUpdate(update) => Ok(counted(statement_update(&caller, update).await?)),
+        Command::CommandStatementIngest(request) => {
+            Ok(counted(ingest(&state, &caller, request, rows).await?))
+        }
+        Command::CommandPreparedStatementQuery(query) => {
+            let result = state.bind_statement(&query.prepared_statement_handle, &mut rows).await?;
+            Ok(Reply::from(one(result.encode_to_vec())))
+        }
+        Command::CommandPreparedStatementUpdate(update) => {
+            Ok(counted(state.update_statement(&update.prepared_statement_handle, &mut rows).await?))
+        }
+        Command::CommandStatementSubstraitPlan(_) => {
+            Err(Error::unsupported("Substrait plans are not supported"))
+        }
+        other => Err(Error::unsupported(format!("DoPut of {:?} is not supported", other.type_url()))),
+    }
+}
+
+async fn statement_update(caller: &Caller, update: CommandStatementUpdate) -> Result<Reply<i64>> {
+    no_transaction(update.transaction_id.as_deref())?;
+    let prepared = caller.session.prepare(&update.query).await?;
+    let done = run_update(&prepared, None).await?;
+    Ok(with_seq(record_count(done.rows), done.seq))
+}
+
+fn counted(reply: Reply<i64>) -> Reply<PutStream> {
+    reply.map(|record_count| one(DoPutUpdateResult { record_count }.encode_to_vec()))
+}
+
+fn one(app_metadata: Vec<u8>) -> PutStream {
+    futures::stream::iter([Ok(PutResult { app_metadata: app_metadata.into() })]).boxed()
+}

@@ -1,0 +1,188 @@
+//! Statements: from SQL to a `FlightInfo`, from a ticket to rows.
+
+use arrow::array::RecordBatch;
+use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
+use arrow_schema::{Schema, SchemaRef};
+use futures::stream::{BoxStream, StreamExt};
+use tandem_manifest::Table;
+use tandem_sql::{PlannedQuery, Prepared, UpdateResult, wire};
+use tandem_types::{Error, Result, Seq, TableName};
+
+use crate::encode::encode;
+use crate::json_ticket;
+use crate::state::{Caller, Held, Reply, State, endpoint, handle_text, schema_message};
+
+/// Messages of a result.
+pub(crate) type DataStream = BoxStream<'static, Result<FlightData>>;
+
+impl State {
+    /// Plans a query, or runs a statement that changes something: exactly once, here and never in DoGet, because
+    /// clients do not wait for a DoGet whose rows they do not need.
+    pub async fn statement_info(
+        &self,
+        prepared: &Prepared,
+        params: Option<RecordBatch>,
+        descriptor: FlightDescriptor,
+    ) -> Result<Reply<FlightInfo>> {
+        if prepared.is_query() {
+            let planned = prepared.plan(params).await?;
+            return self.query_info(planned, descriptor);
+        }
+        let done = run_update(prepared, params).await?;
+        self.update_info(done, descriptor)
+    }
+
+    fn query_info(&self, planned: PlannedQuery, descriptor: FlightDescriptor) -> Result<Reply<FlightInfo>> {
+        let seq = planned.snapshot_seq();
+        let info = FlightInfo {
+            schema: schema_message(&planned.schema())?,
+            flight_descriptor: Some(descriptor),
+            endpoint: vec![self.endpoint(Held::Query(planned))],
+            total_records: -1,
+            total_bytes: -1,
+            ordered: true,
+            app_metadata: format!("{{\"snapshot_seq\":{seq}}}").into(),
+        };
+        Ok(Reply::from(info).with("tandem-snapshot-seq", seq))
+    }
+
+    fn update_info(&self, done: UpdateResult, descriptor: FlightDescriptor) -> Result<Reply<FlightInfo>> {
+        let seq = done.seq;
+        let app_metadata = match done.rows {
+            Some(rows) => format!("{{\"seq\":{seq},\"rows\":{rows},\"exact\":true}}"),
+            None => format!("{{\"seq\":{seq}}}"),
+        };
+        let info = FlightInfo {
+            schema: schema_message(&empty_schema())?,
+            flight_descriptor: Some(descriptor),
+            endpoint: vec![self.endpoint(Held::Update(seq))],
+            total_records: record_count(done.rows),
+            total_bytes: -1,
+            ordered: true,
+            app_metadata: app_metadata.into(),
+        };
+        Ok(Reply::from(info).with("tandem-seq", seq))
+    }
+
+    /// The rows behind the handle of a `TicketStatementQuery`.
+    pub async fn read_handle(&self, caller: &Caller, handle: &[u8]) -> Result<Reply<DataStream>> {
+        let handle = handle_text("the ticket", handle)?;
+        match self.held(&handle)? {
+            Held::Query(planned) => self.read(caller, &planned, Some(handle)).await,
+            Held::Update(seq) => {
+                let nothing = encode(&empty_schema(), futures::stream::empty().boxed(), None)?;
+                Ok(Reply::from(nothing).with("tandem-seq", seq))
+            }
+        }
+    }
+
+    /// The rows of a JSON ticket.
+    pub async fn read_json(&self, caller: &Caller, ticket: &[u8]) -> Result<Reply<DataStream>> {
+        let request = json_ticket::parse(ticket)?;
+        let prepared = caller.session.prepare(&request.sql).await?;
+        if !prepared.is_query() {
+            return Err(Error::invalid(
+                "a ticket can only read; statements that change something go through GetFlightInfo or DoPut",
+            ));
+        }
+        let planned = prepared.plan(request.params).await?;
+        self.read(caller, &planned, None).await
+    }
+
+    /// Runs a query; dropping the stream ends it.
+    async fn read(
+        &self,
+        caller: &Caller,
+        planned: &PlannedQuery,
+        query_id: Option<String>,
+    ) -> Result<Reply<DataStream>> {
+        let running = planned.start(query_id).await?;
+        let stream = encode(&running.schema, running.stream, caller.options.compression)?;
+        Ok(Reply::from(stream).with("tandem-snapshot-seq", planned.snapshot_seq()))
+    }
+
+    /// `FlightInfo` of a table by its path: the query that reads all of it, and how large it is.
+    pub async fn path_info(
+        &self,
+        caller: &Caller,
+        descriptor: FlightDescriptor,
+    ) -> Result<Reply<FlightInfo>> {
+        let name = caller.table_name(&descriptor.path)?;
+        let planned = caller.prepare_table(&name).await?.plan(None).await?;
+        let reply = self.query_info(planned, descriptor)?;
+        let manifest = self.engine.database().snapshot();
+        Ok(match manifest.table_named(&name) {
+            Some(table) => reply.map(|info| sized(info, table)),
+            None => reply,
+        })
+    }
+
+    /// All tables, with tickets that name them and so never expire.
+    pub fn table_infos(&self) -> Result<Vec<FlightInfo>> {
+        let manifest = self.engine.database().snapshot();
+        manifest.named_tables().map(table_info).collect()
+    }
+}
+
+fn table_info(table: &Table) -> Result<FlightInfo> {
+    let name = table.name();
+    let schema = SchemaRef::new(wire::wire_schema(&table.schema().arrow()));
+    let info = FlightInfo {
+        schema: schema_message(&schema)?,
+        flight_descriptor: Some(FlightDescriptor::new_path(vec![name.schema.clone(), name.table.clone()])),
+        endpoint: vec![endpoint(json_ticket::of_table(&name.schema, &name.table))],
+        ..FlightInfo::default()
+    };
+    Ok(sized(info, table))
+}
+
+fn sized(info: FlightInfo, table: &Table) -> FlightInfo {
+    FlightInfo {
+        total_records: signed(table.rows()),
+        total_bytes: signed(table.file_bytes().saturating_add(table.tail_bytes())),
+        ..info
+    }
+}
+
+impl Caller {
+    /// The table that a descriptor's path names: `["t"]` or `["schema", "t"]`.
+    pub fn table_name(&self, path: &[String]) -> Result<TableName> {
+        match path {
+            [table] => Ok(TableName::new(self.session.default_schema(), table)),
+            [schema, table] => Ok(TableName::new(schema, table)),
+            _ => Err(Error::invalid(format!(
+                "path {path:?} names no table: it is [\"table\"] or [\"schema\", \"table\"]"
+            ))),
+        }
+    }
+
+    /// The query that reads a whole table.
+    pub async fn prepare_table(&self, name: &TableName) -> Result<Prepared> {
+        self.session.prepare(&json_ticket::select(&[name.schema.clone(), name.table.clone()], None)?).await
+    }
+}
+/// Runs a statement that changes something, once per row of parameters.
+pub(crate) async fn run_update(prepared: &Prepared, params: Option<RecordBatch>) -> Result<UpdateResult> {
+    if prepared.is_query() {
+        return Err(Error::invalid("the statement returns rows: run it as a query"));
+    }
+    prepared.update(params).await
+}
+
+/// Rows as Flight counts them; -1: not counted.
+pub(crate) fn record_count(rows: Option<u64>) -> i64 {
+    rows.map_or(-1, signed)
+}
+
+pub(crate) fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn empty_schema() -> SchemaRef {
+    SchemaRef::new(Schema::empty())
+}
+
+/// Header pairs of a finished write.
+pub(crate) fn with_seq<T>(reply: T, seq: Seq) -> Reply<T> {
+    Reply::from(reply).with("tandem-seq", seq)
+}

@@ -1,0 +1,96 @@
+//! The seam to the running engine: what SQL needs of it, and nothing more.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow_schema::SchemaRef;
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::ObjectStore;
+use tandem_datafile::FooterCache;
+use tandem_format::CommitHeader;
+use tandem_manifest::{Manifest, SchemaPolicy, Step, TableSpec, TailSection};
+use tandem_types::{Result, Seq, TableId, TableName};
+
+/// A running database, as SQL sees it.
+#[async_trait]
+pub trait Database: Debug + Send + Sync + 'static {
+    /// The newest applied state. A query pins one and reads all its tables from it.
+    fn snapshot(&self) -> Arc<Manifest>;
+
+    /// Commits the steps as one transaction and returns once it is durable and applied here.
+    /// `base` is the seq of the snapshot that the statement was formed on.
+    async fn submit(&self, base: Seq, steps: Vec<Step>) -> Result<Receipt>;
+
+    /// Appends a stream of rows as one transaction: nothing is visible before its end, and nothing at all
+    /// if it fails. Memory is bounded whatever the stream's length.
+    async fn append(&self, request: AppendRequest, rows: RowStream) -> Result<Receipt>;
+
+    /// The rows of a tail section, all partitions of it, with the section's own field order and types;
+    /// cached. Errors name the object.
+    async fn tail_rows(&self, table: TableId, section: &TailSection) -> Result<Arc<SectionRows>>;
+
+    /// Headers of the commits `from..=to`, at most `limit` of them, in order, with the object's size in bytes.
+    async fn read_log(&self, from: Seq, to: Seq, limit: usize) -> Result<Vec<(CommitHeader, u64)>>;
+
+    /// Returns when everything committed to the table before the call is compacted.
+    async fn optimize(&self, table: &TableName) -> Result<Receipt>;
+
+    /// Writes a checkpoint of the present state and returns its seq.
+    async fn checkpoint(&self) -> Result<Seq>;
+
+    /// Data files, by the paths that the layout gives them.
+    fn objects(&self) -> Arc<dyn ObjectStore>;
+
+    /// Footers of data files, shared by all queries.
+    fn footers(&self) -> Arc<FooterCache>;
+
+    /// Settings of this node only, for `system.settings`.
+    fn node_settings(&self) -> Vec<NodeSetting>;
+}
+
+/// A stream of rows on their way into a table.
+pub type RowStream = BoxStream<'static, Result<RecordBatch>>;
+
+/// Where an append goes and what it may do on the way.
+#[derive(Clone, Debug)]
+pub struct AppendRequest {
+    pub table: TableName,
+    /// Of every batch in the stream; columns are matched by name.
+    pub schema: SchemaRef,
+    pub policy: SchemaPolicy,
+    /// Creates the table in the same transaction.
+    pub create: Option<CreateTable>,
+}
+
+/// A table to be created together with its first rows.
+#[derive(Clone, Debug)]
+pub struct CreateTable {
+    pub spec: TableSpec,
+    /// Leave an existing table as it is and append to it.
+    pub if_not_exists: bool,
+    /// Drop an existing table first.
+    pub replace: bool,
+}
+
+/// What a commit answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Where it is in the log; for a statement that had nothing to do, the state it found.
+    pub seq: Seq,
+    /// Rows written.
+    pub rows: u64,
+}
+
+/// The decoded rows of a section.
+pub type SectionRows = tandem_segment::DecodedSection;
+
+/// A row of `system.settings`.
+#[derive(Clone, Debug)]
+pub struct NodeSetting {
+    pub name: &'static str,
+    pub value: String,
+    pub default: String,
+    pub description: &'static str,
+}

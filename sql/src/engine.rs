@@ -1,0 +1,207 @@
+//! What all sessions share: threads, memory, functions, the way to the database.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::catalog::SchemaProvider;
+use datafusion::common::Result as DfResult;
+use datafusion::execution::SessionState;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::planner::{RelationPlanner, RelationPlannerContext, RelationPlanning};
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::sqlparser::ast::TableFactor;
+use tandem_manifest::Manifest;
+use tandem_types::{DEFAULT_CATALOG, DEFAULT_SCHEMA, Error, Result};
+use tokio::runtime::Handle;
+
+use crate::catalog::catalog_list;
+use crate::database::Database;
+use crate::error::to_datafusion;
+use crate::io::IoStore;
+use crate::queries::QueryRegistry;
+use crate::runtime::QueryRuntime;
+use crate::session::Session;
+use crate::statement::StatementLimits;
+use crate::system::system_tables;
+
+/// What an engine may use.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Bytes that all running queries together may hold in sorts, joins and aggregates; beyond it they spill.
+    pub memory_limit: usize,
+    /// Threads, and streams per query.
+    pub target_partitions: usize,
+    /// Where spilled data goes; `None`: the system's directory for temporary files.
+    pub spill_dir: Option<PathBuf>,
+    /// Bytes that all running queries together may spill.
+    pub max_spill: u64,
+    /// What a statement may be.
+    pub limits: StatementLimits,
+    /// How long the planning of one statement may take.
+    pub planning_limit: Duration,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            memory_limit: 256 << 20,
+            target_partitions: std::thread::available_parallelism().map_or(2, NonZeroUsize::get),
+            spill_dir: None,
+            max_spill: 16 << 30,
+            limits: StatementLimits::default(),
+            planning_limit: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Runs SQL over a database. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    database: Arc<dyn Database>,
+    config: EngineConfig,
+    runtime: QueryRuntime,
+    queries: Arc<QueryRegistry>,
+    system: Arc<dyn SchemaProvider>,
+    io: Handle,
+    objects: Arc<IoStore>,
+    /// Functions, rules, settings; cloned for every statement.
+    template: SessionState,
+}
+
+impl Engine {
+    /// Starts the query threads.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` if it is not called within the runtime that does the database's I/O, or if threads or the
+    /// spill directory cannot be had.
+    pub fn new(database: Arc<dyn Database>, config: EngineConfig) -> Result<Self> {
+        let io = Handle::try_current()
+            .map_err(|e| Error::internal(format!("an engine needs a runtime for its I/O: {e}")))?;
+        let queries = Arc::new(QueryRegistry::default());
+        let system = system_tables(Arc::clone(&database), Arc::clone(&queries));
+        let objects = Arc::new(IoStore::new(database.objects(), io.clone()));
+        let runtime = QueryRuntime::new(config.target_partitions)?;
+        let template = template(&config)?;
+        let shared = Shared { database, config, runtime, queries, system, io, objects, template };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// A new session with default options. `id` is what `system.queries` shows.
+    pub fn session(&self, id: &str) -> Arc<Session> {
+        Arc::new(Session::new(self.clone(), id))
+    }
+
+    pub fn database(&self) -> &Arc<dyn Database> {
+        &self.shared.database
+    }
+
+    pub fn config(&self) -> &EngineConfig {
+        &self.shared.config
+    }
+
+    /// The queries that run now.
+    pub fn queries(&self) -> &QueryRegistry {
+        &self.shared.queries
+    }
+
+    /// Cancels a running query; whether there was one of that id.
+    pub fn cancel(&self, query_id: &str) -> bool {
+        self.shared.queries.cancel(query_id)
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<QueryRegistry> {
+        &self.shared.queries
+    }
+
+    pub(crate) fn runtime(&self) -> &QueryRuntime {
+        &self.shared.runtime
+    }
+
+    /// The runtime that does the database's I/O.
+    pub(crate) fn io(&self) -> &Handle {
+        &self.shared.io
+    }
+
+    /// Data files, for query threads.
+    pub(crate) fn objects(&self) -> &Arc<IoStore> {
+        &self.shared.objects
+    }
+
+    pub(crate) fn system(&self) -> &Arc<dyn SchemaProvider> {
+        &self.shared.system
+    }
+
+    /// What DataFusion needs to plan and run one statement on a snapshot.
+    pub(crate) fn state(&self, snapshot: &Arc<Manifest>, default_schema: &str) -> SessionState {
+        let mut state = self.shared.template.clone();
+        default_schema.clone_into(&mut state.config_mut().options_mut().catalog.default_schema);
+        state.register_catalog_list(catalog_list(self, snapshot));
+        state.mark_start_execution();
+        state
+    }
+}
+
+fn template(config: &EngineConfig) -> Result<SessionState> {
+    let mode = match &config.spill_dir {
+        Some(dir) => DiskManagerMode::Directories(vec![dir.clone()]),
+        None => DiskManagerMode::OsTmpDirectory,
+    };
+    let disk = DiskManagerBuilder::default().with_mode(mode).with_max_temp_directory_size(config.max_spill);
+    let pool = TrackConsumersPool::new(FairSpillPool::new(config.memory_limit), NonZeroUsize::MIN);
+    let env = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .with_disk_manager_builder(disk)
+        .build_arc()
+        .map_err(|e| Error::internal(format!("the spill directory cannot be used: {e}")))?;
+
+    let mut session = SessionConfig::new()
+        .with_default_catalog_and_schema(DEFAULT_CATALOG, DEFAULT_SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true)
+        .with_target_partitions(config.target_partitions.max(1));
+    let options = session.options_mut();
+    options.optimizer.enable_window_topn = true;
+    // What SQL calls TEXT is a view in a query anyway.
+    options.sql_parser.map_string_types_to_utf8view = true;
+
+    Ok(SessionStateBuilder::new()
+        .with_config(session)
+        .with_runtime_env(env)
+        .with_default_features()
+        .with_relation_planners(vec![Arc::new(RefuseTimeTravel)])
+        .build())
+}
+
+/// Refuses what DataFusion would read over in silence.
+#[derive(Debug)]
+struct RefuseTimeTravel;
+
+impl RelationPlanner for RefuseTimeTravel {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        _context: &mut dyn RelationPlannerContext,
+    ) -> DfResult<RelationPlanning> {
+        if let TableFactor::Table { name, version, sample, .. } = &relation {
+            if version.is_some() {
+                let message = format!("table {name}: reading a table as of another time is not supported yet");
+                return Err(to_datafusion(Error::unsupported(message)));
+            }
+            if sample.is_some() {
+                return Err(to_datafusion(Error::unsupported("TABLESAMPLE is not supported")));
+            }
+        }
+        Ok(RelationPlanning::Original(Box::new(relation)))
+    }
+}

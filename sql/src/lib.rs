@@ -1,0 +1,52 @@
+//! DataFusion over snapshots: statements become queries or transactions.
+//!
+//! What this crate promises:
+//!
+//! - a query pins one snapshot and reads every table at its seq, whatever is committed meanwhile;
+//! - a statement that writes is one transaction: all of it is committed or nothing;
+//! - columns are bound by id: a renamed column keeps its values, and a column that was dropped and added
+//!   again under its old name does not get the old one's;
+//! - one function, [`wire::wire_schema`], decides how a result looks outside, and every batch of it looks so;
+//! - a query that panics, runs out of memory or is cancelled ends alone; the process goes on.
+//!
+//! Words:
+//!
+//! - *declared type*: what a table's definition says of a column, and what is stored;
+//! - *query type*: what DataFusion sees of it. Strings and binaries of all encodings, dictionaries too, are
+//!   views in a query, because they are the fastest to filter and group;
+//! - *wire type*: what clients see: no views, no dictionaries, no run ends;
+//! - *prepared*: a statement whose parameters and result are known; *planned*: a query bound to a snapshot
+//!   and to its parameters, which can be started any number of times; *running*: a stream of its rows.
+//!
+//! What it refuses to know: how a commit is made, where the log lies, sockets, Flight. All of that is behind
+//! [`Database`].
+
+mod catalog;
+mod database;
+mod engine;
+mod error;
+mod io;
+pub mod meta;
+mod params;
+mod prepared;
+mod queries;
+mod running;
+mod runtime;
+mod scan;
+mod session;
+mod show;
+mod statement;
+mod system;
+pub mod wire;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use database::{AppendRequest, CreateTable, Database, NodeSetting, Receipt, RowStream, SectionRows};
+pub use engine::{Engine, EngineConfig};
+pub use prepared::{Prepared, UpdateResult};
+pub use queries::QueryRegistry;
+pub use running::{PlannedQuery, RunningQuery};
+pub use session::Session;
+pub use statement::StatementLimits;

@@ -1,0 +1,259 @@
+//! One statement, from its text to what it does.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow_schema::{Schema, SchemaRef};
+use datafusion::execution::SessionState;
+use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::sql::parser::Statement as SqlStatement;
+use tandem_manifest::{Manifest, Step};
+use tandem_types::{Error, Result, Seq, TableName};
+
+use crate::error::IntoTandem;
+use crate::params::{Parameters, row_values};
+use crate::running::{Planned, PlannedQuery, physical_plan};
+use crate::session::Session;
+use crate::statement::{Statement, parse};
+use crate::wire::wire_schema;
+use crate::write::{CreateAs, Insert};
+
+/// A query runs once per row of parameters; more rows than this are a mistake.
+const QUERY_ROWS_MAX: usize = 10_000;
+
+/// One statement whose parameters and result are known. Clones share it.
+#[derive(Clone)]
+pub struct Prepared {
+    session: Arc<Session>,
+    sql: Arc<str>,
+    kind: Arc<Kind>,
+    parameters: Parameters,
+    schema: SchemaRef,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("sql", &self.sql).finish_non_exhaustive()
+    }
+}
+
+enum Kind {
+    Query(Query),
+    /// The value of a session option.
+    Show { name: String },
+    Insert(Insert),
+    CreateAs(CreateAs),
+    Steps(Vec<Step>),
+    Optimize(TableName),
+    Checkpoint,
+    Cancel(String),
+    Set { name: String, value: Option<String> },
+}
+
+struct Query {
+    statement: SqlStatement,
+    /// Good as long as the snapshot is still the newest.
+    planned: (Arc<Manifest>, LogicalPlan),
+}
+
+/// What a statement that is no query did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpdateResult {
+    /// Its commit; for a statement that committed nothing, the state it saw.
+    pub seq: Seq,
+    /// Rows written; `None` for statements that write no rows.
+    pub rows: Option<u64>,
+}
+
+impl Prepared {
+    pub(crate) async fn new(session: Arc<Session>, sql: &str) -> Result<Self> {
+        let engine = session.engine().clone();
+        let text: Arc<str> = sql.into();
+        let work = {
+            let (session, text) = (Arc::clone(&session), Arc::clone(&text));
+            async move { analyse(&session, &text).await }
+        };
+        let limit = engine.config().planning_limit;
+        let (kind, parameters, schema) = engine.runtime().run_within(limit, "planning the statement", work).await?;
+        Ok(Self { session, sql: text, kind: Arc::new(kind), parameters, schema })
+    }
+
+    /// Whether it yields rows, by [`plan`](Self::plan); all else runs in [`update`](Self::update).
+    pub fn is_query(&self) -> bool {
+        matches!(*self.kind, Kind::Query(_) | Kind::Show { .. })
+    }
+
+    /// The text it was made of.
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// The wire schema of its rows; empty for what is no query.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// Its parameters: fields `$1`, `$2`, … with wire types.
+    pub fn parameters(&self) -> SchemaRef {
+        self.parameters.schema()
+    }
+
+    /// Binds a query to the newest snapshot and to parameters: columns by position, one run per row.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if it is no query, or if the parameters do not fit.
+    pub async fn plan(&self, params: Option<RecordBatch>) -> Result<PlannedQuery> {
+        if !self.is_query() {
+            return Err(Error::invalid("the statement yields no rows: it is no query"));
+        }
+        let bound = self.parameters.bind(params)?;
+        let this = self.clone();
+        let engine = self.session.engine();
+        let work = async move { this.plan_bound(bound).await };
+        let limit = engine.config().planning_limit;
+        engine.runtime().run_within(limit, "planning the query", work).await
+    }
+
+    async fn plan_bound(&self, bound: Option<RecordBatch>) -> Result<PlannedQuery> {
+        let engine = self.session.engine().clone();
+        let snapshot = engine.database().snapshot();
+        let state = self.session.state(&snapshot)?;
+        let plan = match self.kind.as_ref() {
+            Kind::Query(query) if snapshot.seq() == query.planned.0.seq() => query.planned.1.clone(),
+            Kind::Query(query) => query_plan(&state, query.statement.clone()).await?,
+            Kind::Show { name } => show_plan(&self.session, name)?,
+            _ => return Err(Error::internal("a statement that is no query was planned")),
+        };
+        let plans = match &bound {
+            None => vec![plan],
+            Some(rows) if rows.num_rows() == 0 || rows.num_rows() > QUERY_ROWS_MAX => {
+                return Err(Error::invalid(format!(
+                    "a query takes between 1 and {QUERY_ROWS_MAX} rows of parameters, not {}",
+                    rows.num_rows()
+                )));
+            }
+            Some(rows) => (0..rows.num_rows())
+                .map(|row| plan.clone().with_param_values(row_values(rows, row)?).tandem())
+                .collect::<Result<_>>()?,
+        };
+        let Some(plan) = plans.first() else {
+            return Err(Error::internal("a query without plans"));
+        };
+        let schema = Arc::new(wire_schema(plan.schema().as_arrow()));
+        let first = Some(physical_plan(&state, plan, engine.config().planning_limit).await?);
+        let planned = Planned {
+            session_id: self.session.id().to_owned(),
+            sql: Arc::clone(&self.sql),
+            snapshot: snapshot.seq(),
+            engine,
+            schema,
+            state,
+            plans,
+            first,
+        };
+        Ok(planned.into())
+    }
+
+    /// Runs a statement that is no query, exactly once; one that inserts, once for each row of parameters,
+    /// all in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if it is a query or the parameters do not fit; all that the database answers.
+    pub async fn update(&self, params: Option<RecordBatch>) -> Result<UpdateResult> {
+        let bound = self.parameters.bind(params)?;
+        let session = &self.session;
+        let database = session.engine().database();
+        let receipt = match self.kind.as_ref() {
+            Kind::Query(_) | Kind::Show { .. } => {
+                return Err(Error::invalid("the statement is a query: it changes nothing"));
+            }
+            Kind::Insert(insert) => insert.run(session, bound).await?,
+            Kind::CreateAs(create) => create.run(session, bound).await?,
+            Kind::Steps(steps) => {
+                let base = database.snapshot().seq();
+                UpdateResult { seq: database.submit(base, steps.clone()).await?.seq, rows: None }
+            }
+            Kind::Optimize(table) => UpdateResult { seq: database.optimize(table).await?.seq, rows: None },
+            Kind::Checkpoint => return Ok(UpdateResult { seq: database.checkpoint().await?, rows: None }),
+            Kind::Cancel(id) => {
+                if !session.engine().cancel(id) {
+                    return Err(Error::not_found(format!("query {id:?} does not run")));
+                }
+                return Ok(UpdateResult { seq: database.snapshot().seq(), rows: None });
+            }
+            Kind::Set { name, value } => {
+                session.set_option(name, value.as_deref())?;
+                return Ok(UpdateResult { seq: database.snapshot().seq(), rows: None });
+            }
+        };
+        session.wrote(receipt.seq);
+        Ok(receipt)
+    }
+}
+
+async fn analyse(session: &Arc<Session>, sql: &str) -> Result<(Kind, Parameters, SchemaRef)> {
+    let limits = &session.engine().config().limits;
+    let mut statements = parse(sql, &session.default_schema(), limits)?.into_iter();
+    let statement = match (statements.next(), statements.next()) {
+        (Some(statement), None) => statement,
+        (None, _) => return Err(Error::invalid("there is no statement in the text")),
+        (Some(_), Some(_)) => return Err(Error::invalid("one statement at a time: the text has several")),
+    };
+    let empty = Arc::new(Schema::empty());
+    let plain = |kind| Ok((kind, Parameters::default(), Arc::clone(&empty) as SchemaRef));
+    let snapshot = session.engine().database().snapshot();
+    match statement {
+        Statement::Query(statement) => {
+            let state = session.state(&snapshot)?;
+            let plan = query_plan(&state, (*statement).clone()).await?;
+            let parameters = Parameters::of(&plan)?;
+            let schema = Arc::new(wire_schema(plan.schema().as_arrow()));
+            let query = Query { statement: *statement, planned: (snapshot, plan) };
+            Ok((Kind::Query(query), parameters, schema))
+        }
+        Statement::ShowSetting { name } => {
+            let schema = wire_schema(show_plan(session, &name)?.schema().as_arrow());
+            Ok((Kind::Show { name }, Parameters::default(), Arc::new(schema)))
+        }
+        Statement::Insert { overwrite: true, .. } => Err(Error::unsupported("INSERT OVERWRITE is not supported")),
+        Statement::Insert { table, columns, source, overwrite: false } => {
+            let insert = Insert { table, columns, source };
+            let parameters = insert.parameters(session, &snapshot).await?;
+            Ok((Kind::Insert(insert), parameters, empty))
+        }
+        Statement::CreateTableAs { name, spec, if_not_exists, or_replace, query } => {
+            let create = CreateAs { name, spec, if_not_exists, or_replace, query };
+            let parameters = create.parameters(session, &snapshot).await?;
+            Ok((Kind::CreateAs(create), parameters, empty))
+        }
+        Statement::Steps(steps) => plain(Kind::Steps(steps)),
+        Statement::Optimize { table } => plain(Kind::Optimize(table)),
+        Statement::Checkpoint => plain(Kind::Checkpoint),
+        Statement::CancelQuery { id } => plain(Kind::Cancel(id)),
+        Statement::Set { name, value } => plain(Kind::Set { name, value }),
+    }
+}
+
+/// Plans a statement that must only read.
+pub(crate) async fn query_plan(state: &SessionState, statement: SqlStatement) -> Result<LogicalPlan> {
+    let plan = state.statement_to_plan(statement).await.tandem()?;
+    let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    reading.verify_plan(&plan).map_err(|e| {
+        Error::unsupported(format!("only queries can be explained or planned so: {}", e.strip_backtrace()))
+    })?;
+    Ok(plan)
+}
+
+fn show_plan(session: &Session, name: &str) -> Result<LogicalPlan> {
+    let value = session.option(name)?;
+    let row = LogicalPlanBuilder::empty(true).project([lit(name).alias("name"), lit(value).alias("value")]);
+    row.and_then(LogicalPlanBuilder::build).tandem()
+}

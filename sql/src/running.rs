@@ -1,0 +1,231 @@
+//! From a plan to a stream of rows.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow_schema::SchemaRef;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tandem_types::{Error, ErrorKind, Result, Seq};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::database::RowStream;
+use crate::engine::Engine;
+use crate::error::IntoTandem;
+use crate::queries::QueryGuard;
+use crate::runtime::guarded;
+use crate::wire::to_wire;
+
+/// Batches that may wait for a slow reader.
+const BATCHES_WAITING: usize = 2;
+
+/// A query bound to a snapshot and to its parameters. It can be started later and more than once; every
+/// start reads the same rows.
+#[derive(Clone)]
+pub struct PlannedQuery {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine,
+    session_id: String,
+    sql: Arc<str>,
+    snapshot: Seq,
+    schema: SchemaRef,
+    state: SessionState,
+    /// One per row of parameters.
+    plans: Vec<LogicalPlan>,
+    /// The plan of the first start: operators keep state, so that it serves once.
+    first: Mutex<Option<Arc<dyn ExecutionPlan>>>,
+}
+
+impl fmt::Debug for PlannedQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlannedQuery")
+            .field("sql", &self.inner.sql)
+            .field("snapshot", &self.inner.snapshot)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Everything that a [`PlannedQuery`] is made of.
+pub(crate) struct Planned {
+    pub(crate) engine: Engine,
+    pub(crate) session_id: String,
+    pub(crate) sql: Arc<str>,
+    pub(crate) snapshot: Seq,
+    /// Of the wire.
+    pub(crate) schema: SchemaRef,
+    pub(crate) state: SessionState,
+    pub(crate) plans: Vec<LogicalPlan>,
+    pub(crate) first: Option<Arc<dyn ExecutionPlan>>,
+}
+
+impl From<Planned> for PlannedQuery {
+    fn from(planned: Planned) -> Self {
+        let Planned { engine, session_id, sql, snapshot, schema, state, plans, first } = planned;
+        let first = Mutex::new(first);
+        Self { inner: Arc::new(Inner { engine, session_id, sql, snapshot, schema, state, plans, first }) }
+    }
+}
+
+impl PlannedQuery {
+    /// Of the rows that every start yields.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.inner.schema)
+    }
+
+    /// The state that it reads.
+    pub fn snapshot_seq(&self) -> Seq {
+        self.inner.snapshot
+    }
+
+    /// Starts it under an id of the caller's or of its own.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists` if a query of that id is running. All that goes wrong later comes with the stream.
+    pub async fn start(&self, query_id: Option<String>) -> Result<RunningQuery> {
+        let inner = &self.inner;
+        let job = Job {
+            state: inner.state.clone(),
+            plans: inner.plans.clone(),
+            first: inner.first.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            planning_limit: inner.engine.config().planning_limit,
+        };
+        let schema = Arc::clone(&inner.schema);
+        let wire = Arc::clone(&schema);
+        let (rows, abort) = job.start(&inner.engine, move |batch| to_wire(&batch, &wire));
+        let registered =
+            inner.engine.registry().register(query_id, &inner.session_id, &inner.sql, inner.snapshot, abort);
+        let guard = registered?;
+        let id = guard.id().to_owned();
+        Ok(RunningQuery { id, schema, stream: counted(rows, guard) })
+    }
+}
+
+/// Rows on their way. Dropping it ends the query.
+pub struct RunningQuery {
+    /// What `CANCEL QUERY` takes.
+    pub id: String,
+    pub schema: SchemaRef,
+    pub stream: BoxStream<'static, Result<RecordBatch>>,
+}
+
+impl fmt::Debug for RunningQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningQuery").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Tells the registry what passes, and keeps the query listed as long as the stream lives.
+fn counted(rows: RowStream, guard: QueryGuard) -> RowStream {
+    rows.inspect(move |batch| {
+        if let Ok(batch) = batch {
+            guard.add(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+        }
+    })
+    .boxed()
+}
+
+/// Plans to run one after another.
+pub(crate) struct Job {
+    pub(crate) state: SessionState,
+    pub(crate) plans: Vec<LogicalPlan>,
+    /// The first plan, already physical.
+    pub(crate) first: Option<Arc<dyn ExecutionPlan>>,
+    pub(crate) planning_limit: Duration,
+}
+
+enum Message {
+    Rows(RecordBatch),
+    Failed(Error),
+    /// Without it the query was cut off.
+    Done,
+}
+
+impl Job {
+    /// Runs on the query threads until its stream is dropped or the handle is used.
+    pub(crate) fn start(
+        self,
+        engine: &Engine,
+        convert: impl Fn(RecordBatch) -> Result<RecordBatch> + Send + Sync + 'static,
+    ) -> (RowStream, AbortHandle) {
+        let (sender, receiver) = mpsc::channel(BATCHES_WAITING);
+        let task = engine.runtime().handle().spawn(async move {
+            let outcome = guarded(self.run(&sender, convert)).await;
+            let last = match outcome {
+                Ok(Ok(())) => Message::Done,
+                Ok(Err(error)) | Err(error) => Message::Failed(error),
+            };
+            // Nobody listens any more: nothing to tell.
+            let _ = sender.send(last).await;
+        });
+        let abort = task.abort_handle();
+        let state = (receiver, AbortOnDrop(task.abort_handle()), false);
+        let rows = futures::stream::unfold(state, |(mut receiver, guard, ended)| async move {
+            if ended {
+                return None;
+            }
+            let (item, ended) = match receiver.recv().await {
+                Some(Message::Rows(batch)) => (Ok(batch), false),
+                Some(Message::Failed(error)) => (Err(error), true),
+                Some(Message::Done) => return None,
+                None => (Err(Error::new(ErrorKind::Cancelled, "the query was cancelled")), true),
+            };
+            Some((item, (receiver, guard, ended)))
+        });
+        (rows.boxed(), abort)
+    }
+
+    async fn run(
+        self,
+        sender: &mpsc::Sender<Message>,
+        convert: impl Fn(RecordBatch) -> Result<RecordBatch>,
+    ) -> Result<()> {
+        let mut first = self.first;
+        for plan in &self.plans {
+            let physical = match first.take() {
+                Some(ready) => ready,
+                None => physical_plan(&self.state, plan, self.planning_limit).await?,
+            };
+            let mut rows = execute_stream(physical, self.state.task_ctx()).tandem()?;
+            while let Some(batch) = rows.next().await {
+                let batch = convert(batch.tandem()?)?;
+                if sender.send(Message::Rows(batch)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Optimizes a plan and makes it physical.
+pub(crate) async fn physical_plan(
+    state: &SessionState,
+    plan: &LogicalPlan,
+    limit: Duration,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    match tokio::time::timeout(limit, state.create_physical_plan(plan)).await {
+        Ok(plan) => plan.tandem(),
+        Err(_) => Err(Error::new(
+            ErrorKind::DeadlineExceeded,
+            format!("planning the query took longer than {} s", limit.as_secs()),
+        )),
+    }
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,80 @@
+//! A table of a snapshot as DataFusion reads it: data files and tail, pruned before anything is opened.
+//!
+//! ```text
+//!  SnapshotTable ─┬─ DataSourceExec   files whose time range meets the filters
+//!   (UnionExec)   └─ TailExec         sections whose live partitions do
+//! ```
+//!
+//! - [`prune`]: which files and sections a filter rules out, by the manifest alone;
+//! - [`files`]: files as a Parquet scan, through verified readers and cached footers;
+//! - [`binding`]: file columns found by id, whatever they were called when the file was written;
+//! - [`tail`]: sections, loaded one at a time when the query runs.
+
+mod binding;
+mod files;
+mod prune;
+mod table;
+mod tail;
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use tandem_datafile::FooterCache;
+use tandem_types::TableSchema;
+use tokio::runtime::Handle;
+
+use crate::database::Database;
+use crate::engine::Engine;
+use crate::io::IoStore;
+
+pub(crate) use table::SnapshotTable;
+
+/// What scans need of the engine.
+#[derive(Debug)]
+pub(crate) struct ScanContext {
+    database: Arc<dyn Database>,
+    objects: Arc<IoStore>,
+    footers: Arc<FooterCache>,
+    io: Handle,
+}
+
+impl ScanContext {
+    pub(crate) fn new(engine: &Engine) -> Self {
+        Self {
+            database: Arc::clone(engine.database()),
+            objects: Arc::clone(engine.objects()),
+            footers: engine.database().footers(),
+            io: engine.io().clone(),
+        }
+    }
+}
+
+/// The type under which queries see a column that is declared as `declared`.
+pub(crate) fn query_type(declared: &DataType) -> DataType {
+    match declared {
+        DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+        DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
+        DataType::Dictionary(_, value) => query_type(value),
+        other => other.clone(),
+    }
+}
+
+/// The schema under which queries see a table.
+pub(crate) fn query_schema(table: &TableSchema) -> SchemaRef {
+    let fields = table.columns.iter().map(|c| Field::new(&c.name, query_type(&c.data_type), c.nullable));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_of_all_encodings_are_views_in_a_query() {
+        let dict = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::LargeUtf8));
+        assert_eq!(query_type(&dict), DataType::Utf8View);
+        assert_eq!(query_type(&DataType::Binary), DataType::BinaryView);
+        let list = DataType::List(Arc::new(Field::new("item", DataType::Utf8, true)));
+        assert_eq!(query_type(&list), list);
+    }
+}

@@ -1,0 +1,297 @@
+//! `system.log`: a row per commit, read from the store a run at a time.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow_schema::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{Result, ScalarValue, arrow_datafusion_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use futures::stream;
+use tandem_format::{CommitHeader, Op, Transaction};
+use tandem_types::{Seq, TableId};
+
+use super::table::{Type, bools, schema_of, text, times, u64s};
+use crate::database::Database;
+use crate::error::to_datafusion;
+
+/// Commits that are read before rows are handed on.
+const RUN: usize = 256;
+
+/// The log up to a seq.
+#[derive(Debug)]
+pub(super) struct LogTable {
+    database: Arc<dyn Database>,
+    schema: SchemaRef,
+    head: Seq,
+}
+
+impl LogTable {
+    pub(super) fn new(database: Arc<dyn Database>, head: Seq) -> Self {
+        use Type::{Bool, Text, Time, U64};
+        let schema = schema_of(&[
+            ("seq", U64),
+            ("commit_id", Text),
+            ("writer_id", Text),
+            ("epoch", U64),
+            ("commit_time", Time),
+            ("kind", Text),
+            ("transactions", U64),
+            ("tables", U64),
+            ("rows", U64),
+            ("bytes", U64),
+            ("inline", Bool),
+        ]);
+        Self { database, schema, head }
+    }
+}
+
+#[async_trait]
+impl TableProvider for LogTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(filters
+            .iter()
+            .map(|filter| match seq_range(filter) {
+                Some(_) => TableProviderFilterPushDown::Inexact,
+                None => TableProviderFilterPushDown::Unsupported,
+            })
+            .collect())
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut range = 1..=self.head.0;
+        for filter in filters.iter().filter_map(seq_range) {
+            range = *range.start().max(filter.start())..=*range.end().min(filter.end());
+        }
+        let part = LogStream { database: Arc::clone(&self.database), schema: Arc::clone(&self.schema), range, limit };
+        let exec = StreamingTableExec::try_new(
+            Arc::clone(&self.schema),
+            vec![Arc::new(part)],
+            projection,
+            [],
+            false,
+            limit,
+        )?;
+        Ok(Arc::new(exec))
+    }
+}
+
+/// The seqs that a filter lets through, if it says that much.
+fn seq_range(filter: &Expr) -> Option<RangeInclusive<u64>> {
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+            let (a, b) = (seq_range(left), seq_range(right));
+            match (a, b) {
+                (Some(a), Some(b)) => Some(*a.start().max(b.start())..=*a.end().min(b.end())),
+                (a, b) => a.or(b),
+            }
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (seq_column(left), literal(right)) {
+            (true, Some(n)) => bound(*op, n),
+            _ if seq_column(right) => bound(op.swap()?, literal(left)?),
+            _ => None,
+        },
+        Expr::Between(Between { expr, negated: false, low, high }) if seq_column(expr) => {
+            Some(literal(low)?..=literal(high)?)
+        }
+        _ => None,
+    }
+}
+
+fn seq_column(expr: &Expr) -> bool {
+    matches!(expr, Expr::Column(column) if column.name == "seq")
+}
+
+/// A number that a seq can be compared with, in the column's own type.
+fn literal(expr: &Expr) -> Option<u64> {
+    match expr {
+        Expr::Literal(ScalarValue::UInt64(n), _) => *n,
+        _ => None,
+    }
+}
+
+fn bound(op: Operator, n: u64) -> Option<RangeInclusive<u64>> {
+    match op {
+        Operator::Eq => Some(n..=n),
+        Operator::Gt => Some(n.saturating_add(1)..=u64::MAX),
+        Operator::GtEq => Some(n..=u64::MAX),
+        Operator::Lt => Some(0..=n.saturating_sub(1)),
+        Operator::LtEq => Some(0..=n),
+        _ => None,
+    }
+}
+
+#[derive(Debug)]
+struct LogStream {
+    database: Arc<dyn Database>,
+    schema: SchemaRef,
+    range: RangeInclusive<u64>,
+    limit: Option<usize>,
+}
+
+impl PartitionStream for LogStream {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _ctx: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (database, schema) = (Arc::clone(&self.database), Arc::clone(&self.schema));
+        let run = self.limit.map_or(RUN, |limit| limit.clamp(1, RUN));
+        let end = *self.range.end();
+        let runs = stream::try_unfold(*self.range.start(), move |from| {
+            let (database, schema) = (Arc::clone(&database), Arc::clone(&schema));
+            async move {
+                if from > end {
+                    return Ok(None);
+                }
+                let commits = database.read_log(Seq(from), Seq(end), run).await.map_err(to_datafusion)?;
+                // Nothing more: the rest is not there yet, or not there any more.
+                let Some(last) = commits.last().map(|(header, _)| header.seq.0) else { return Ok(None) };
+                Ok(Some((batch(&schema, &commits)?, last.saturating_add(1))))
+            }
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), runs))
+    }
+}
+
+fn batch(schema: &SchemaRef, commits: &[(CommitHeader, u64)]) -> Result<RecordBatch> {
+    let all = || commits.iter().map(|(header, _)| header);
+    let count = |n: usize| Some(n as u64);
+    let columns = vec![
+        u64s(all().map(|h| Some(h.seq.0))),
+        text(all().map(|h| Some(h.commit_id.to_string()))),
+        text(all().map(|h| Some(h.writer.to_string()))),
+        u64s(all().map(|h| h.transactions.iter().filter_map(|t| t.epoch).max().map(|epoch| epoch.0))),
+        times(all().map(|h| Some(h.commit_time))),
+        text(all().map(|h| Some(kinds(h)))),
+        u64s(all().map(|h| count(h.transactions.len()))),
+        u64s(all().map(|h| count(tables(h)))),
+        u64s(all().map(|h| Some(rows(h)))),
+        u64s(commits.iter().map(|(header, size)| Some(size.saturating_add(uploaded(header))))),
+        bools(all().map(|h| Some(uploaded(h) == 0))),
+    ];
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|e| arrow_datafusion_err!(e))
+}
+
+fn ops(header: &CommitHeader) -> impl Iterator<Item = &Op> {
+    header.transactions.iter().map(|t: &Transaction| &t.ops).flatten()
+}
+
+/// What the commit's transactions do, each kind once, in their order. A transaction without an operation
+/// is there for its token.
+fn kinds(header: &CommitHeader) -> String {
+    let mut kinds: Vec<&str> = Vec::new();
+    for kind in ops(header).map(kind) {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    kinds.join(",")
+}
+
+fn kind(op: &Op) -> &'static str {
+    match op {
+        Op::CreateSchema { .. } => "create schema",
+        Op::DropSchema { .. } => "drop schema",
+        Op::CreateTable(_) => "create table",
+        Op::DropTable { .. } => "drop table",
+        Op::RenameTable { .. }
+        | Op::AddColumn { .. }
+        | Op::DropColumn { .. }
+        | Op::RenameColumn { .. }
+        | Op::WidenColumn { .. }
+        | Op::DropNotNull { .. }
+        | Op::SetOptions { .. } => "alter table",
+        Op::SetSettings { .. } => "alter database",
+        Op::Truncate { .. } => "truncate",
+        Op::Append { .. } => "insert",
+        Op::Replace(_) => "compaction",
+        Op::Checkpoint { .. } => "checkpoint",
+    }
+}
+
+fn table(op: &Op) -> Option<TableId> {
+    match op {
+        Op::CreateTable(new) => Some(new.table),
+        Op::Replace(replace) => Some(replace.table),
+        Op::DropTable { table }
+        | Op::RenameTable { table, .. }
+        | Op::AddColumn { table, .. }
+        | Op::DropColumn { table, .. }
+        | Op::RenameColumn { table, .. }
+        | Op::WidenColumn { table, .. }
+        | Op::DropNotNull { table, .. }
+        | Op::SetOptions { table, .. }
+        | Op::Truncate { table }
+        | Op::Append { table, .. } => Some(*table),
+        Op::CreateSchema { .. } | Op::DropSchema { .. } | Op::SetSettings { .. } | Op::Checkpoint { .. } => None,
+    }
+}
+
+/// How many tables the commit touches.
+fn tables(header: &CommitHeader) -> usize {
+    let mut tables: Vec<TableId> = ops(header).filter_map(table).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    tables.len()
+}
+
+/// Rows that the commit appends. A void transaction's are among them: the log says what was asked.
+fn rows(header: &CommitHeader) -> u64 {
+    sections(header).map(|section| section.rows).sum()
+}
+
+/// Bytes of sections outside the commit object.
+fn uploaded(header: &CommitHeader) -> u64 {
+    sections(header).filter(|section| section.segment.is_some()).map(|section| section.len).sum()
+}
+
+fn sections(header: &CommitHeader) -> impl Iterator<Item = &tandem_format::Section> {
+    ops(header).flat_map(|op| match op {
+        Op::Append { sections, .. } => sections.as_slice(),
+        _ => &[],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::prelude::{col, lit};
+
+    #[test]
+    fn filters_on_the_seq_narrow_what_is_read() {
+        let cases = [
+            (col("seq").gt_eq(lit(5_u64)), Some(5..=u64::MAX)),
+            (lit(5_u64).gt(col("seq")), Some(0..=4)),
+            (col("seq").eq(lit(7_u64)).and(col("rows").gt(lit(1_u64))), Some(7..=7)),
+            (col("seq").gt(lit(2_u64)).and(col("seq").lt(lit(9_u64))), Some(3..=8)),
+            (col("seq").between(lit(2_u64), lit(4_u64)), Some(2..=4)),
+            (col("seq").gt(lit(2_u64)).or(col("rows").lt(lit(9_u64))), None),
+            (col("rows").gt(lit(2_u64)), None),
+            (col("seq").not_eq(lit(2_u64)), None),
+        ];
+        for (filter, range) in cases {
+            assert_eq!(seq_range(&filter), range, "{filter}");
+        }
+    }
+}

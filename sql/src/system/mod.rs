@@ -1,0 +1,81 @@
+//! The schema `system`: what the database knows of itself, as tables.
+//!
+//! All of it is read from the manifest of one snapshot, but for `log` (read from the store, a run of commits
+//! at a time), `queries` and the node's part of `settings`. Columns are a promise to scripts: they are added
+//! to, never renamed.
+//!
+//! Times are without a zone and mean UTC, cut to the microsecond. Counts are of the state shown, not of
+//! its history.
+
+mod log;
+mod rows;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::common::Result;
+use tandem_manifest::Manifest;
+
+use crate::database::Database;
+use crate::queries::QueryRegistry;
+use log::LogTable;
+use table::{Kind, SystemTable};
+
+/// The schema `system` as of a snapshot.
+pub fn system_tables(
+    database: Arc<dyn Database>,
+    queries: Arc<QueryRegistry>,
+    snapshot: Arc<Manifest>,
+) -> Arc<dyn SchemaProvider> {
+    Arc::new(SystemSchema { database, queries, snapshot })
+}
+
+#[derive(Debug)]
+struct SystemSchema {
+    database: Arc<dyn Database>,
+    queries: Arc<QueryRegistry>,
+    snapshot: Arc<Manifest>,
+}
+
+/// The one table that is not read from the manifest at once.
+const LOG: &str = "log";
+
+impl SystemSchema {
+    fn provider(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
+        if name == LOG {
+            return Some(Arc::new(LogTable::new(Arc::clone(&self.database), self.snapshot.seq())));
+        }
+        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name)?;
+        Some(Arc::new(SystemTable {
+            kind,
+            schema: kind.schema(),
+            database: Arc::clone(&self.database),
+            queries: Arc::clone(&self.queries),
+            snapshot: Arc::clone(&self.snapshot),
+        }))
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for SystemSchema {
+    fn table_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Kind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
+        names.push(LOG.to_owned());
+        names.sort();
+        names
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        Ok(self.provider(name))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        name == LOG || Kind::ALL.iter().any(|kind| kind.name() == name)
+    }
+}

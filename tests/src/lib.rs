@@ -1,0 +1,1 @@
+//! Suites that drive real parts together.
