@@ -13,7 +13,7 @@ use tandem_sql::meta;
 use tandem_types::{DEFAULT_CATALOG, Error, Result};
 
 use crate::sql_info::sql_info;
-use crate::state::{Caller, State};
+use crate::state::Caller;
 use crate::type_info::type_info;
 
 /// The one type of tables that users make.
@@ -43,7 +43,7 @@ pub(crate) fn schema(command: &Command) -> Result<SchemaRef> {
 }
 
 /// The rows of a command.
-pub(crate) async fn rows(state: &State, caller: &Caller, command: Command) -> Result<RecordBatch> {
+pub(crate) async fn rows(caller: &Caller, command: Command) -> Result<RecordBatch> {
     let schema = schema(&command)?;
     match command {
         Command::CommandGetCatalogs(command) => {
@@ -53,7 +53,7 @@ pub(crate) async fn rows(state: &State, caller: &Caller, command: Command) -> Re
         }
         Command::CommandGetDbSchemas(command) => {
             let mut rows = command.into_builder();
-            for name in meta::list_schemas(&state.engine.database().snapshot()) {
+            for name in meta::list_schemas(&caller.session) {
                 rows.append(DEFAULT_CATALOG, name);
             }
             rows.build()
@@ -78,7 +78,7 @@ async fn tables(caller: &Caller, mut command: CommandGetTables) -> Result<Record
     command.table_types = table_types(command.table_types);
     let mut rows: GetTablesBuilder = command.into_builder();
     for table in meta::list_tables(&caller.session).await? {
-        rows.append(DEFAULT_CATALOG, &table.schema_name, &table.name, table.table_type, &table.schema)
+        rows.append(table.catalog, &table.schema, &table.name, table.table_type, &table.columns)
             .map_err(|e| failed(&e))?;
     }
     rows.build().map_err(|e| failed(&e))

@@ -78,7 +78,7 @@ impl State {
         match command(&ticket.ticket)? {
             Command::TicketStatementQuery(query) => self.read_handle(caller, &query.statement_handle).await,
             other => {
-                let batch = catalog::rows(self, caller, other).await?;
+                let batch = catalog::rows(caller, other).await?;
                 let schema = batch.schema();
                 let batches = futures::stream::iter([Ok(batch)]).boxed();
                 Ok(encode(&schema, batches, caller.options.compression)?.into())
