@@ -173,8 +173,9 @@ pub async fn serve(
             state.sweep();
         }
     };
-    let ending = select(std::pin::pin!(deadline), std::pin::pin!(sweeping));
-    match select(std::pin::pin!(server), ending).await {
+    let (server, deadline, sweeping) =
+        (std::pin::pin!(server), std::pin::pin!(deadline), std::pin::pin!(sweeping));
+    match select(server, select(deadline, sweeping)).await {
         Either::Left((served, _)) => {
             served.map_err(|e| Error::unavailable(format!("the Flight service failed: {e}")))
         }

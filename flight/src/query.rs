@@ -6,7 +6,7 @@ use arrow_schema::{Schema, SchemaRef};
 use futures::stream::{BoxStream, StreamExt};
 use tandem_manifest::Table;
 use tandem_sql::{PlannedQuery, Prepared, UpdateResult, wire};
-use tandem_types::{Error, Result, Seq, TableName};
+use tandem_types::{Error, ErrorKind, Result, Seq, TableName};
 
 use crate::encode::encode;
 use crate::json_ticket;
@@ -96,7 +96,11 @@ impl State {
         planned: &PlannedQuery,
         query_id: Option<String>,
     ) -> Result<Reply<DataStream>> {
-        let running = planned.start(query_id).await?;
+        let running = match planned.start(query_id).await {
+            // The ticket is being read already, perhaps by a client that has gone away unnoticed.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => planned.start(None).await?,
+            running => running?,
+        };
         let stream = encode(&running.schema, running.stream, caller.options.compression)?;
         Ok(Reply::from(stream).with("tandem-snapshot-seq", planned.snapshot_seq()))
     }

@@ -11,13 +11,18 @@ use tandem_types::{DEFAULT_CATALOG, TableName};
 
 use crate::engine::Engine;
 use crate::scan::{ScanContext, SnapshotTable};
+use crate::system::system_tables;
 
 /// The schema of the engine's own tables.
 pub(crate) const SYSTEM_SCHEMA: &str = "system";
 
 pub(crate) fn catalog_list(engine: &Engine, snapshot: &Arc<Manifest>) -> Arc<dyn CatalogProviderList> {
     let catalog = Catalog {
-        system: Arc::clone(engine.system()),
+        system: system_tables(
+            Arc::clone(engine.database()),
+            Arc::clone(engine.registry()),
+            Arc::clone(snapshot),
+        ),
         context: Arc::new(ScanContext::new(engine)),
         snapshot: Arc::clone(snapshot),
     };

@@ -31,7 +31,8 @@ pub trait Database: Debug + Send + Sync + 'static {
     /// cached. Errors name the object.
     async fn tail_rows(&self, table: TableId, section: &TailSection) -> Result<Arc<SectionRows>>;
 
-    /// Headers of the commits `from..=to`, at most `limit` of them, in order, with the object's size in bytes.
+    /// Headers of the commits `from..=to`, at most `limit` of them, in order, each with the bytes of rows that ride
+    /// in it.
     async fn read_log(&self, from: Seq, to: Seq, limit: usize) -> Result<Vec<(CommitHeader, u64)>>;
 
     /// Returns when everything committed to the table before the call is compacted.

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::catalog::SchemaProvider;
 use datafusion::common::Result as DfResult;
 use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -27,7 +26,6 @@ use crate::queries::QueryRegistry;
 use crate::runtime::QueryRuntime;
 use crate::session::Session;
 use crate::statement::StatementLimits;
-use crate::system::system_tables;
 
 /// What an engine may use.
 #[derive(Clone, Debug)]
@@ -71,7 +69,6 @@ struct Shared {
     config: EngineConfig,
     runtime: QueryRuntime,
     queries: Arc<QueryRegistry>,
-    system: Arc<dyn SchemaProvider>,
     io: Handle,
     objects: Arc<IoStore>,
     /// Functions, rules, settings; cloned for every statement.
@@ -89,11 +86,10 @@ impl Engine {
         let io = Handle::try_current()
             .map_err(|e| Error::internal(format!("an engine needs a runtime for its I/O: {e}")))?;
         let queries = Arc::new(QueryRegistry::default());
-        let system = system_tables(Arc::clone(&database), Arc::clone(&queries));
         let objects = Arc::new(IoStore::new(database.objects(), io.clone()));
         let runtime = QueryRuntime::new(config.target_partitions)?;
         let template = template(&config)?;
-        let shared = Shared { database, config, runtime, queries, system, io, objects, template };
+        let shared = Shared { database, config, runtime, queries, io, objects, template };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -136,10 +132,6 @@ impl Engine {
     /// Data files, for query threads.
     pub(crate) fn objects(&self) -> &Arc<IoStore> {
         &self.shared.objects
-    }
-
-    pub(crate) fn system(&self) -> &Arc<dyn SchemaProvider> {
-        &self.shared.system
     }
 
     /// What DataFusion needs to plan and run one statement on a snapshot.
@@ -195,7 +187,8 @@ impl RelationPlanner for RefuseTimeTravel {
     ) -> DfResult<RelationPlanning> {
         if let TableFactor::Table { name, version, sample, .. } = &relation {
             if version.is_some() {
-                let message = format!("table {name}: reading a table as of another time is not supported yet");
+                let message =
+                    format!("table {name}: reading a table as of another time is not supported yet");
                 return Err(to_datafusion(Error::unsupported(message)));
             }
             if sample.is_some() {

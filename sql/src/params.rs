@@ -43,10 +43,6 @@ impl Parameters {
         Ok(Self { types })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.types.is_empty()
-    }
-
     /// What a client is told: fields `$1`, `$2`, … with wire types, text where the type is unknown.
     pub(crate) fn schema(&self) -> SchemaRef {
         let fields = self.types.iter().enumerate().map(|(index, data_type)| {
@@ -141,9 +137,11 @@ fn one_type(values: Vec<ScalarValue>) -> Result<ArrayRef> {
     };
     let cast: Vec<ScalarValue> = values
         .iter()
-        .map(|value| {
-            if value.is_null() { ScalarValue::try_from(&data_type) } else { value.cast_to(&data_type) }
-        })
+        .map(
+            |value| {
+                if value.is_null() { ScalarValue::try_from(&data_type) } else { value.cast_to(&data_type) }
+            },
+        )
         .collect::<datafusion::error::Result<_>>()
         .tandem()?;
     ScalarValue::iter_to_array(cast).tandem()
@@ -152,9 +150,7 @@ fn one_type(values: Vec<ScalarValue>) -> Result<ArrayRef> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{
-        AsArray, DictionaryArray, Int32Array, Int64Array, StringArray, UnionArray,
-    };
+    use arrow::array::{AsArray, DictionaryArray, Int32Array, Int64Array, StringArray, UnionArray};
     use arrow::buffer::ScalarBuffer;
     use arrow::datatypes::{Int8Type, Int32Type, Int64Type};
     use arrow_schema::UnionFields;

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
-use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, col, lit};
 use datafusion::sql::parser::Statement as SqlStatement;
 use tandem_manifest::{Manifest, Step};
 use tandem_types::{Error, Result, Seq, TableName};
@@ -16,7 +16,7 @@ use crate::error::IntoTandem;
 use crate::params::{Parameters, row_values};
 use crate::running::{Planned, PlannedQuery, physical_plan};
 use crate::session::Session;
-use crate::statement::{Statement, parse};
+use crate::statement::{Show, Statement, parse};
 use crate::wire::wire_schema;
 use crate::write::{CreateAs, Insert};
 
@@ -41,21 +41,40 @@ impl fmt::Debug for Prepared {
 
 enum Kind {
     Query(Query),
-    /// The value of a session option.
-    Show { name: String },
+    /// The value of a session option, or of all of them.
+    Setting(Option<String>),
     Insert(Insert),
     CreateAs(CreateAs),
     Steps(Vec<Step>),
     Optimize(TableName),
     Checkpoint,
     Cancel(String),
-    Set { name: String, value: Option<String> },
+    Set {
+        name: String,
+        value: Option<String>,
+    },
 }
 
 struct Query {
-    statement: SqlStatement,
+    source: Source,
     /// Good as long as the snapshot is still the newest.
-    planned: (Arc<Manifest>, LogicalPlan),
+    planned: (Seq, LogicalPlan),
+}
+
+/// What a query is made of.
+enum Source {
+    Statement(Box<SqlStatement>),
+    Show(Show),
+}
+
+impl Source {
+    async fn plan(&self, state: &SessionState, snapshot: &Manifest) -> Result<LogicalPlan> {
+        let statement = match self {
+            Self::Statement(statement) => statement.as_ref().clone(),
+            Self::Show(show) => *show.query(snapshot)?,
+        };
+        query_plan(state, statement).await
+    }
 }
 
 /// What a statement that is no query did.
@@ -76,13 +95,14 @@ impl Prepared {
             async move { analyse(&session, &text).await }
         };
         let limit = engine.config().planning_limit;
-        let (kind, parameters, schema) = engine.runtime().run_within(limit, "planning the statement", work).await?;
+        let (kind, parameters, schema) =
+            engine.runtime().run_within(limit, "planning the statement", work).await?;
         Ok(Self { session, sql: text, kind: Arc::new(kind), parameters, schema })
     }
 
     /// Whether it yields rows, by [`plan`](Self::plan); all else runs in [`update`](Self::update).
     pub fn is_query(&self) -> bool {
-        matches!(*self.kind, Kind::Query(_) | Kind::Show { .. })
+        matches!(*self.kind, Kind::Query(_) | Kind::Setting(_))
     }
 
     /// The text it was made of.
@@ -126,9 +146,9 @@ impl Prepared {
         let snapshot = engine.database().snapshot();
         let state = self.session.state(&snapshot)?;
         let plan = match self.kind.as_ref() {
-            Kind::Query(query) if snapshot.seq() == query.planned.0.seq() => query.planned.1.clone(),
-            Kind::Query(query) => query_plan(&state, query.statement.clone()).await?,
-            Kind::Show { name } => show_plan(&self.session, name)?,
+            Kind::Query(query) if snapshot.seq() == query.planned.0 => query.planned.1.clone(),
+            Kind::Query(query) => query.source.plan(&state, &snapshot).await?,
+            Kind::Setting(name) => setting_plan(&self.session, name.as_deref())?,
             _ => return Err(Error::internal("a statement that is no query was planned")),
         };
         let plans = match &bound {
@@ -146,7 +166,7 @@ impl Prepared {
         let Some(plan) = plans.first() else {
             return Err(Error::internal("a query without plans"));
         };
-        let schema = Arc::new(wire_schema(plan.schema().as_arrow()));
+        let schema = result_schema(&state, plan);
         let first = Some(physical_plan(&state, plan, engine.config().planning_limit).await?);
         let planned = Planned {
             session_id: self.session.id().to_owned(),
@@ -172,11 +192,11 @@ impl Prepared {
         let session = &self.session;
         let database = session.engine().database();
         let receipt = match self.kind.as_ref() {
-            Kind::Query(_) | Kind::Show { .. } => {
+            Kind::Query(_) | Kind::Setting(_) => {
                 return Err(Error::invalid("the statement is a query: it changes nothing"));
             }
-            Kind::Insert(insert) => insert.run(session, bound).await?,
-            Kind::CreateAs(create) => create.run(session, bound).await?,
+            Kind::Insert(insert) => insert.run(session, &self.sql, bound).await?,
+            Kind::CreateAs(create) => create.run(session, &self.sql, bound).await?,
             Kind::Steps(steps) => {
                 let base = database.snapshot().seq();
                 UpdateResult { seq: database.submit(base, steps.clone()).await?.seq, rows: None }
@@ -210,35 +230,47 @@ async fn analyse(session: &Arc<Session>, sql: &str) -> Result<(Kind, Parameters,
     let empty = Arc::new(Schema::empty());
     let plain = |kind| Ok((kind, Parameters::default(), Arc::clone(&empty) as SchemaRef));
     let snapshot = session.engine().database().snapshot();
-    match statement {
-        Statement::Query(statement) => {
-            let state = session.state(&snapshot)?;
-            let plan = query_plan(&state, (*statement).clone()).await?;
-            let parameters = Parameters::of(&plan)?;
-            let schema = Arc::new(wire_schema(plan.schema().as_arrow()));
-            let query = Query { statement: *statement, planned: (snapshot, plan) };
-            Ok((Kind::Query(query), parameters, schema))
-        }
+    let source = match statement {
+        Statement::Query(statement) => Source::Statement(statement),
+        Statement::Show(show) => Source::Show(show),
         Statement::ShowSetting { name } => {
-            let schema = wire_schema(show_plan(session, &name)?.schema().as_arrow());
-            Ok((Kind::Show { name }, Parameters::default(), Arc::new(schema)))
+            let plan = setting_plan(session, name.as_deref())?;
+            let schema = Arc::new(wire_schema(plan.schema().as_arrow()));
+            return Ok((Kind::Setting(name), Parameters::default(), schema));
         }
-        Statement::Insert { overwrite: true, .. } => Err(Error::unsupported("INSERT OVERWRITE is not supported")),
-        Statement::Insert { table, columns, source, overwrite: false } => {
+        Statement::Insert { table, columns, source } => {
             let insert = Insert { table, columns, source };
             let parameters = insert.parameters(session, &snapshot).await?;
-            Ok((Kind::Insert(insert), parameters, empty))
+            return Ok((Kind::Insert(insert), parameters, empty));
         }
         Statement::CreateTableAs { name, spec, if_not_exists, or_replace, query } => {
             let create = CreateAs { name, spec, if_not_exists, or_replace, query };
             let parameters = create.parameters(session, &snapshot).await?;
-            Ok((Kind::CreateAs(create), parameters, empty))
+            return Ok((Kind::CreateAs(create), parameters, empty));
         }
-        Statement::Steps(steps) => plain(Kind::Steps(steps)),
-        Statement::Optimize { table } => plain(Kind::Optimize(table)),
-        Statement::Checkpoint => plain(Kind::Checkpoint),
-        Statement::CancelQuery { id } => plain(Kind::Cancel(id)),
-        Statement::Set { name, value } => plain(Kind::Set { name, value }),
+        Statement::Steps(steps) => return plain(Kind::Steps(steps)),
+        Statement::Optimize { table } => return plain(Kind::Optimize(table)),
+        Statement::Checkpoint => return plain(Kind::Checkpoint),
+        Statement::CancelQuery { id } => return plain(Kind::Cancel(id)),
+        Statement::Set { name, value } => return plain(Kind::Set { name, value }),
+    };
+    let state = session.state(&snapshot)?;
+    let plan = source.plan(&state, &snapshot).await?;
+    let parameters = Parameters::of(&plan)?;
+    let schema = result_schema(&state, &plan);
+    Ok((Kind::Query(Query { source, planned: (snapshot.seq(), plan) }), parameters, schema))
+}
+
+/// How the rows of a plan look on the wire. Types are final only after analysis, which a plan whose
+/// parameters are not bound may not survive.
+fn result_schema(state: &SessionState, plan: &LogicalPlan) -> SchemaRef {
+    let plain = || Arc::new(wire_schema(plan.schema().as_arrow()));
+    if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
+        return plain();
+    }
+    match state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {}) {
+        Ok(analysed) => Arc::new(wire_schema(analysed.schema().as_arrow())),
+        Err(_) => plain(),
     }
 }
 
@@ -252,8 +284,13 @@ pub(crate) async fn query_plan(state: &SessionState, statement: SqlStatement) ->
     Ok(plan)
 }
 
-fn show_plan(session: &Session, name: &str) -> Result<LogicalPlan> {
-    let value = session.option(name)?;
-    let row = LogicalPlanBuilder::empty(true).project([lit(name).alias("name"), lit(value).alias("value")]);
-    row.and_then(LogicalPlanBuilder::build).tandem()
+fn setting_plan(session: &Session, name: Option<&str>) -> Result<LogicalPlan> {
+    let settings = match name {
+        Some(name) => vec![(name.to_owned(), session.option(name)?)],
+        None => session.options(),
+    };
+    let rows = settings.into_iter().map(|(name, value)| vec![lit(name), lit(value)]).collect();
+    let names = [col("column1").alias("name"), col("column2").alias("value")];
+    let plan = LogicalPlanBuilder::values(rows).and_then(|values| values.project(names));
+    plan.and_then(LogicalPlanBuilder::build).tandem()
 }

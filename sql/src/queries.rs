@@ -42,7 +42,6 @@ struct Entry {
     since: Duration,
     rows: AtomicU64,
     bytes: AtomicU64,
-    memory: AtomicU64,
     cancel: watch::Sender<bool>,
 }
 
@@ -95,8 +94,6 @@ pub struct QueryStatus {
     pub rows: u64,
     pub bytes: u64,
     pub elapsed: Duration,
-    /// Bytes held, as last reported.
-    pub memory: u64,
 }
 
 impl Default for QueryRegistry {
@@ -138,7 +135,6 @@ impl QueryRegistry {
             since: self.clock.monotonic(),
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            memory: AtomicU64::new(0),
             cancel: watch::Sender::new(false),
         });
         inner.running.insert(id, Arc::clone(&entry));
@@ -171,7 +167,6 @@ impl QueryRegistry {
 
 impl Entry {
     fn status(&self, now: Duration, state: QueryState) -> QueryStatus {
-        let running = state == QueryState::Running;
         QueryStatus {
             id: self.id.clone(),
             session: self.info.session.clone(),
@@ -183,7 +178,6 @@ impl Entry {
             rows: self.rows.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             elapsed: now.saturating_sub(self.since),
-            memory: if running { self.memory.load(Ordering::Relaxed) } else { 0 },
         }
     }
 }
@@ -205,15 +199,6 @@ impl QueryGuard {
     pub fn add(&self, rows: u64, bytes: u64) {
         self.entry.rows.fetch_add(rows, Ordering::Relaxed);
         self.entry.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Reports the bytes that the query holds now.
-    pub fn set_memory(&self, bytes: u64) {
-        self.entry.memory.store(bytes, Ordering::Relaxed);
-    }
-
-    pub fn is_cancelled(&self) -> bool {
-        *self.entry.cancel.borrow()
     }
 
     /// Resolves once somebody asked the query to stop, at once if that was before; else never.
@@ -263,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_running_query_can_be_asked_to_stop_once_it_is_known() {
+    async fn a_running_query_can_be_asked_to_stop_while_it_is_listed() {
         let registry = Arc::new(QueryRegistry::default());
         let guard = registry.start(info(Some("a"))).unwrap();
         assert!(registry.start(info(Some("a"))).is_err());
@@ -273,7 +258,6 @@ mod tests {
         assert!(registry.cancel("a"));
         waiting.await;
         guard.cancelled().await;
-        assert!(guard.is_cancelled());
         drop(guard);
         assert!(!registry.cancel("a"));
         assert_eq!(registry.list()[0].state, QueryState::Cancelled);

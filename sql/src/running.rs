@@ -9,8 +9,8 @@ use arrow_schema::SchemaRef;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use tandem_types::{Error, ErrorKind, Result, Seq};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use crate::database::RowStream;
 use crate::engine::Engine;
 use crate::error::IntoTandem;
-use crate::queries::QueryGuard;
+use crate::queries::{QueryGuard, QueryInfo, QueryState};
 use crate::runtime::guarded;
 use crate::wire::to_wire;
 
@@ -99,14 +99,19 @@ impl PlannedQuery {
             first: inner.first.lock().unwrap_or_else(PoisonError::into_inner).take(),
             planning_limit: inner.engine.config().planning_limit,
         };
+        let info = QueryInfo {
+            id: query_id,
+            session: inner.session_id.clone(),
+            user: None,
+            statement: inner.sql.to_string(),
+            snapshot: Some(inner.snapshot),
+        };
+        let guard = inner.engine.registry().start(info)?;
+        let id = guard.id().to_owned();
         let schema = Arc::clone(&inner.schema);
         let wire = Arc::clone(&schema);
-        let (rows, abort) = job.start(&inner.engine, move |batch| to_wire(&batch, &wire));
-        let registered =
-            inner.engine.registry().register(query_id, &inner.session_id, &inner.sql, inner.snapshot, abort);
-        let guard = registered?;
-        let id = guard.id().to_owned();
-        Ok(RunningQuery { id, schema, stream: counted(rows, guard) })
+        let rows = job.start(&inner.engine, move |batch| to_wire(&batch, &wire));
+        Ok(RunningQuery { id, schema, stream: listed(rows, guard) })
     }
 }
 
@@ -124,14 +129,37 @@ impl fmt::Debug for RunningQuery {
     }
 }
 
-/// Tells the registry what passes, and keeps the query listed as long as the stream lives.
-fn counted(rows: RowStream, guard: QueryGuard) -> RowStream {
-    rows.inspect(move |batch| {
-        if let Ok(batch) = batch {
-            guard.add(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+/// Keeps a query listed as long as its stream lives, tells the registry what passes, and ends the stream
+/// when somebody cancels the query.
+pub(crate) fn listed(rows: RowStream, guard: QueryGuard) -> RowStream {
+    let cancelled = guard.cancelled().boxed();
+    let state = Some((rows, cancelled, guard));
+    let listed = futures::stream::unfold(state, |state| async move {
+        let (mut rows, mut cancelled, guard) = state?;
+        let next = tokio::select! {
+            biased;
+            () = &mut cancelled => {
+                let message = format!("query {:?} was cancelled", guard.id());
+                return Some((Err(Error::new(ErrorKind::Cancelled, message)), None));
+            }
+            next = rows.next() => next,
+        };
+        match next {
+            Some(Ok(batch)) => {
+                guard.add(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+                Some((Ok(batch), Some((rows, cancelled, guard))))
+            }
+            Some(Err(error)) => {
+                guard.finish(QueryState::Failed);
+                Some((Err(error), None))
+            }
+            None => {
+                guard.finish(QueryState::Finished);
+                None
+            }
         }
-    })
-    .boxed()
+    });
+    listed.boxed()
 }
 
 /// Plans to run one after another.
@@ -151,12 +179,12 @@ enum Message {
 }
 
 impl Job {
-    /// Runs on the query threads until its stream is dropped or the handle is used.
+    /// Runs on the query threads until its stream is dropped.
     pub(crate) fn start(
         self,
         engine: &Engine,
         convert: impl Fn(RecordBatch) -> Result<RecordBatch> + Send + Sync + 'static,
-    ) -> (RowStream, AbortHandle) {
+    ) -> RowStream {
         let (sender, receiver) = mpsc::channel(BATCHES_WAITING);
         let task = engine.runtime().handle().spawn(async move {
             let outcome = guarded(self.run(&sender, convert)).await;
@@ -167,7 +195,6 @@ impl Job {
             // Nobody listens any more: nothing to tell.
             let _ = sender.send(last).await;
         });
-        let abort = task.abort_handle();
         let state = (receiver, AbortOnDrop(task.abort_handle()), false);
         let rows = futures::stream::unfold(state, |(mut receiver, guard, ended)| async move {
             if ended {
@@ -181,7 +208,7 @@ impl Job {
             };
             Some((item, (receiver, guard, ended)))
         });
-        (rows.boxed(), abort)
+        rows.boxed()
     }
 
     async fn run(

@@ -21,14 +21,22 @@ impl Show {
         let sql = match self {
             Self::Tables { schema, like } => tables(snapshot, schema.as_deref(), like.as_deref())?,
             Self::Schemas { like } => schemas(snapshot, like.as_deref()),
-            Self::Columns { table } if READ_ONLY_SCHEMAS.contains(&table.schema.as_str()) => system_columns(table),
+            Self::Columns { table } if READ_ONLY_SCHEMAS.contains(&table.schema.as_str()) => {
+                system_columns(table)
+            }
             Self::Columns { table } => columns(snapshot.require(table)?),
             Self::CreateTable { table } if READ_ONLY_SCHEMAS.contains(&table.schema.as_str()) => {
-                return Err(Error::unsupported(format!("{table} is filled by the system, nothing creates it")));
+                return Err(Error::unsupported(format!(
+                    "{table} is filled by the system, nothing creates it"
+                )));
             }
             Self::CreateTable { table } => {
                 let sql = create_table(snapshot.require(table)?);
-                format!("SELECT {} AS table_name, {} AS create_statement", text(&table.to_string()), text(&sql))
+                format!(
+                    "SELECT {} AS table_name, {} AS create_statement",
+                    text(&table.to_string()),
+                    text(&sql)
+                )
             }
         };
         match parse(&sql, DEFAULT_SCHEMA, &UNBOUNDED)?.pop() {
@@ -55,8 +63,11 @@ fn text(value: &str) -> String {
 
 /// A query with these rows, which may be none. Every row has all columns, already as SQL.
 fn rows(columns: &[&str], types: &[&str], rows: &[Vec<String>], tail: &str) -> String {
-    let list: Vec<String> =
-        columns.iter().zip(types).map(|(name, sql_type)| format!("CAST({name} AS {sql_type}) AS {name}")).collect();
+    let list: Vec<String> = columns
+        .iter()
+        .zip(types)
+        .map(|(name, sql_type)| format!("CAST({name} AS {sql_type}) AS {name}"))
+        .collect();
     let nulls = vec!["NULL"; columns.len()].join(", ");
     // `VALUES` needs a row to have columns; the marker tells it from the real ones.
     let mut values = format!("(0, {nulls})");
@@ -86,7 +97,8 @@ fn tables(snapshot: &Manifest, schema: Option<&str>, like: Option<&str>) -> Resu
             return Err(Error::not_found(format!("schema {schema} does not exist")));
         }
     }
-    let shown = snapshot.named_tables().map(Table::name).filter(|name| schema.is_none_or(|s| s == name.schema));
+    let shown =
+        snapshot.named_tables().map(Table::name).filter(|name| schema.is_none_or(|s| s == name.schema));
     let shown: Vec<Vec<String>> =
         shown.map(|name| vec![text(&name.schema), text(&name.table), text("BASE TABLE")]).collect();
     let tail = format!("{} ORDER BY table_schema, table_name", like_clause("table_name", like));
@@ -163,8 +175,12 @@ pub fn create_table(table: &Table) -> String {
     if table.timestamp().is_some() || !sort.is_empty() {
         sql += &format!("\nORDER BY ({})", sort.join(", "));
     }
-    let options: Vec<String> =
-        table.def().options.iter().map(|(key, value)| format!("{} = {}", quote_name(key), text(value))).collect();
+    let options: Vec<String> = table
+        .def()
+        .options
+        .iter()
+        .map(|(key, value)| format!("{} = {}", quote_name(key), text(value)))
+        .collect();
     if !options.is_empty() {
         sql += &format!("\nWITH ({})", options.join(", "));
     }
@@ -185,5 +201,256 @@ fn qualified(name: &TableName) -> String {
         quote_name(&name.table)
     } else {
         format!("{}.{}", quote_name(&name.schema), quote_name(&name.table))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::util::pretty::pretty_format_batches;
+    use arrow_schema::{Field, Fields, IntervalUnit, TimeUnit};
+    use datafusion::prelude::SessionContext;
+    use proptest::prelude::*;
+    use tandem_format::{CommitHeader, TableDef, encode_header};
+    use tandem_manifest::{ColumnSpec, Intent, Rebased, Step, TableSpec, rebase};
+    use tandem_types::{CommitId, DatabaseId, PartitionUnit, WriterId};
+
+    use super::*;
+
+    fn commit(manifest: &Manifest, steps: Vec<Step>) -> Result<Manifest, String> {
+        let at = manifest.seq().next();
+        let intent = Intent { token: None, digest: Vec::new(), base: manifest.seq(), steps };
+        let transaction = match rebase(&intent, manifest, at, 0) {
+            Ok(Rebased::Commit { transaction, .. }) => transaction,
+            other => return Err(format!("{other:?}")),
+        };
+        let header = CommitHeader {
+            seq: at,
+            commit_id: CommitId(1),
+            writer: WriterId(1),
+            database: manifest.database(),
+            previous: manifest.header_hash(),
+            commit_time: manifest.commit_time() + 1,
+            raw_clock: 0,
+            transactions: vec![transaction],
+        };
+        let hash = encode_header(&header).map_err(|e| e.to_string())?.hash;
+        manifest.apply(&header, hash).map(|applied| applied.manifest).map_err(|stop| format!("{stop:?}"))
+    }
+
+    fn run(sql: &str) -> Result<Manifest, String> {
+        let mut manifest = Manifest::empty(DatabaseId(1));
+        for statement in parse(sql, DEFAULT_SCHEMA, &UNBOUNDED).map_err(|e| e.to_string())? {
+            let Statement::Steps(steps) = statement else { return Err(format!("{statement:?}")) };
+            manifest = commit(&manifest, steps)?;
+        }
+        Ok(manifest)
+    }
+
+    fn only_table(manifest: &Manifest) -> &Table {
+        manifest.named_tables().next().unwrap()
+    }
+
+    #[test]
+    fn show_create_table_is_written_for_people() {
+        let sql = "CREATE SCHEMA s; CREATE TABLE s.\"Cpu\" (ts TIMESTAMP, host SYMBOL NOT NULL, \"user\" INT[], \
+                   x ARROW('LargeUtf8')) ORDER BY (host, ts) PARTITION BY HOUR WITH (compression = lz4)";
+        let expected = "\
+CREATE TABLE s.\"Cpu\" (
+  ts TIMESTAMP(9) NOT NULL,
+  host SYMBOL NOT NULL,
+  \"user\" INT[],
+  x ARROW('LargeUtf8')
+)
+TIMESTAMP(ts)
+PARTITION BY HOUR
+ORDER BY (host, ts)
+WITH (\"compression\" = 'lz4')";
+        let shown = create_table(only_table(&run(sql).unwrap()));
+        assert_eq!(
+            shown
+                .replace("WITH (compression", "WITH (\"compression\"")
+                .replace("\"compression\"\"", "\"compression\""),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_timestamp_that_came_later_is_not_designated_by_its_copy() {
+        let sql = "CREATE TABLE t (a INT); ALTER TABLE t ADD COLUMN ts TIMESTAMP, ADD COLUMN b INT";
+        let table = run(sql).unwrap();
+        assert!(only_table(&table).timestamp().is_none());
+        let copy = run(&create_table(only_table(&table))).unwrap();
+        assert_eq!(copy.digest(), table.digest(), "the same steps again");
+        assert_eq!(only_table(&copy).def(), only_table(&table).def());
+    }
+
+    #[tokio::test]
+    async fn questions_are_answered_by_queries() {
+        let manifest = run(
+            "CREATE SCHEMA s; CREATE TABLE \"it's\" (ts TIMESTAMP, v INT) ORDER BY (v, ts); CREATE TABLE s.u (a INT)",
+        )
+        .unwrap();
+        let answer = async |sql: &str| {
+            let Some(Statement::Show(show)) = parse(sql, DEFAULT_SCHEMA, &UNBOUNDED).unwrap().pop() else {
+                panic!("{sql}")
+            };
+            let state = SessionContext::new().state();
+            let plan = state.statement_to_plan(*show.query(&manifest).unwrap()).await.unwrap();
+            let context = SessionContext::new_with_state(state);
+            let batches = context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap();
+            let text = pretty_format_batches(&batches).unwrap().to_string();
+            let rows = text.lines().skip(3).filter(|line| line.starts_with('|'));
+            rows.map(|line| line.split_whitespace().collect::<Vec<_>>().join("")).collect::<Vec<_>>()
+        };
+        assert_eq!(answer("SHOW TABLES").await, ["|public|it's|BASETABLE|", "|s|u|BASETABLE|"]);
+        assert_eq!(answer("SHOW TABLES FROM s").await, ["|s|u|BASETABLE|"]);
+        assert_eq!(answer("SHOW TABLES LIKE 'it''%'").await, ["|public|it's|BASETABLE|"]);
+        assert_eq!(answer("SHOW TABLES LIKE 'x'").await, Vec::<String>::new());
+        assert_eq!(
+            answer("SHOW SCHEMAS").await,
+            ["|tandem|information_schema|", "|tandem|public|", "|tandem|s|", "|tandem|system|"]
+        );
+        assert_eq!(
+            answer("DESCRIBE \"it's\"").await,
+            ["|ts|Timestamp(ns)|NO|TIMESTAMP(9)|true|2|", "|v|Int32|YES|INT|false|1|"]
+        );
+        assert_eq!(answer("SHOW COLUMNS FROM s.u").await, ["|a|Int32|YES|INT|false||"]);
+        let created = answer("SHOW CREATE TABLE s.u").await.join("");
+        assert!(created.contains("CREATETABLEs.u"), "{created}");
+        let missing = Show::Columns { table: TableName::public("nope") }.query(&manifest).unwrap_err();
+        assert_eq!(missing.kind(), tandem_types::ErrorKind::NotFound);
+        let missing = Show::Tables { schema: Some("nope".into()), like: None }.query(&manifest).unwrap_err();
+        assert_eq!(missing.kind(), tandem_types::ErrorKind::NotFound);
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof!["[a-z][a-z0-9_]{0,6}", "[A-Za-z \"'.,;?$%()ä]{1,6}", Just("select".to_owned())]
+    }
+
+    fn unit() -> impl Strategy<Value = TimeUnit> {
+        use TimeUnit::{Microsecond, Millisecond, Nanosecond, Second};
+        prop::sample::select(vec![Second, Millisecond, Microsecond, Nanosecond])
+    }
+
+    fn leaf() -> impl Strategy<Value = DataType> {
+        use DataType::*;
+        prop_oneof![
+            prop::sample::select(vec![
+                Null,
+                Boolean,
+                Int8,
+                Int16,
+                Int32,
+                Int64,
+                UInt8,
+                UInt16,
+                UInt32,
+                UInt64,
+                Float16,
+                Float32,
+                Float64,
+                Utf8,
+                LargeUtf8,
+                Utf8View,
+                Binary,
+                LargeBinary,
+                BinaryView,
+                Date32,
+                Date64,
+                FixedSizeBinary(7),
+                Interval(IntervalUnit::DayTime),
+                Time32(TimeUnit::Second),
+                Time32(TimeUnit::Millisecond),
+                Time64(TimeUnit::Microsecond),
+                Time64(TimeUnit::Nanosecond),
+            ]),
+            (unit(), prop::option::of(prop::sample::select(vec!["UTC", "+02:00", "Europe/Berlin"])))
+                .prop_map(|(unit, zone)| Timestamp(unit, zone.map(Into::into))),
+            unit().prop_map(Duration),
+            (1..=9_u8).prop_map(|p| Decimal32(p, 2.min(p as i8))),
+            (1..=18_u8).prop_map(|p| Decimal64(p, 1)),
+            (1..=38_u8, -3..=1_i8).prop_map(|(p, s)| Decimal128(p, s)),
+            (1..=76_u8, 0..=1_i8).prop_map(|(p, s)| Decimal256(p, s)),
+        ]
+    }
+
+    fn data_type() -> impl Strategy<Value = DataType> {
+        leaf().prop_recursive(3, 8, 3, |inner| {
+            let field =
+                (name(), inner.clone(), any::<bool>()).prop_map(|(n, t, null)| Field::new(n, t, null));
+            prop_oneof![
+                (inner.clone(), any::<bool>())
+                    .prop_map(|(t, null)| DataType::List(Field::new("item", t, null).into())),
+                (inner.clone(), 1..4_i32)
+                    .prop_map(|(t, n)| { DataType::FixedSizeList(Field::new("item", t, true).into(), n) }),
+                inner.clone().prop_map(|t| DataType::LargeList(Field::new("item", t, true).into())),
+                prop::collection::vec(field, 1..4).prop_map(|fields| {
+                    let mut seen = std::collections::BTreeSet::new();
+                    DataType::Struct(
+                        fields.into_iter().filter(|f| seen.insert(f.name().clone())).collect::<Fields>(),
+                    )
+                }),
+                inner.prop_map(|t| {
+                    let entries = Fields::from(vec![
+                        Field::new("key", DataType::Utf8, false),
+                        Field::new("value", t, true),
+                    ]);
+                    DataType::Map(Field::new("entries", DataType::Struct(entries), false).into(), false)
+                }),
+                Just(DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into())),
+                Just(DataType::Dictionary(DataType::UInt8.into(), DataType::LargeUtf8.into())),
+            ]
+        })
+    }
+
+    fn table_spec() -> impl Strategy<Value = TableSpec> {
+        let column = (name(), data_type(), any::<bool>())
+            .prop_map(|(name, data_type, nullable)| ColumnSpec { name, data_type, nullable });
+        let columns = prop::collection::btree_map(name(), column, 0..6).prop_map(|columns| {
+            columns.into_iter().map(|(name, column)| ColumnSpec { name, ..column }).collect::<Vec<_>>()
+        });
+        (columns, prop::sample::select(PartitionUnit::ALL.to_vec()), any::<bool>(), any::<bool>()).prop_map(
+            |(columns, unit, sorted, packed)| {
+                let has_time = columns.iter().any(|c| matches!(c.data_type, DataType::Timestamp(..)));
+                let sortable =
+                    columns.iter().filter(|c| !c.data_type.is_nested() && c.data_type != DataType::Null);
+                TableSpec {
+                    order_by: sorted.then(|| sortable.map(|c| c.name.clone()).collect()),
+                    partition_by: has_time.then_some(unit),
+                    options: packed
+                        .then(|| ("compression".to_owned(), "lz4".to_owned()))
+                        .into_iter()
+                        .collect(),
+                    timestamp: None,
+                    columns,
+                }
+            },
+        )
+    }
+
+    fn definition(spec: TableSpec, table: &str) -> Option<(String, TableDef)> {
+        let step =
+            Step::CreateTable { name: TableName::public(table), spec, if_not_exists: false, replace: false };
+        let manifest = commit(&Manifest::empty(DatabaseId(1)), vec![step]).ok()?;
+        let table = only_table(&manifest);
+        Some((create_table(table), table.def().clone()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn show_create_table_creates_an_equal_table(spec in table_spec(), table in name()) {
+            // What cannot be created need not be shown.
+            let Some((sql, def)) = definition(spec, &table) else { return Ok(()) };
+            let copy = run(&sql).map_err(|e| TestCaseError::fail(format!("{e}\n{sql}")))?;
+            prop_assert_eq!(only_table(&copy).def(), &def, "{}", sql);
+            prop_assert_eq!(&only_table(&copy).name().table, &table);
+        }
+
+        #[test]
+        fn text_never_panics(sql in "[ -~]{0,60}|(SELECT|CREATE|ALTER|TABLE|INSERT|INTO|\\(|\\)|,|'|t|1|\\.|;|\\?|WITH|AS| ){0,25}") {
+            let _ = parse(&sql, DEFAULT_SCHEMA, &StatementLimits::default());
+        }
     }
 }

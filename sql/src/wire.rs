@@ -56,7 +56,8 @@ pub fn to_wire(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
         )));
     }
     let columns = batch.columns().iter().zip(schema.fields());
-    let columns: Vec<ArrayRef> = columns.map(|(array, field)| cast_column(array, field)).collect::<Result<_>>()?;
+    let columns: Vec<ArrayRef> =
+        columns.map(|(array, field)| cast_column(array, field)).collect::<Result<_>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
         .map_err(|e| Error::internal(format!("a result does not keep to its schema: {e}")))

@@ -22,10 +22,11 @@ use crate::database::{AppendRequest, CreateTable};
 use crate::error::IntoTandem;
 use crate::params::{Parameters, row_values};
 use crate::prepared::{UpdateResult, query_plan};
-use crate::running::Job;
+use crate::queries::{QueryGuard, QueryInfo};
+use crate::running::{Job, listed};
 use crate::session::Session;
 use crate::statement::quote_name;
-use crate::wire::wire_type;
+use crate::wire::{to_wire, wire_type};
 
 /// `INSERT INTO table (columns) source`.
 #[derive(Clone)]
@@ -45,12 +46,18 @@ impl Insert {
     }
 
     /// Runs it once for each row of parameters, all in one transaction.
-    pub(crate) async fn run(&self, session: &Session, bound: Option<RecordBatch>) -> Result<UpdateResult> {
+    pub(crate) async fn run(
+        &self,
+        session: &Session,
+        sql: &str,
+        bound: Option<RecordBatch>,
+    ) -> Result<UpdateResult> {
         let engine = session.engine();
         let snapshot = engine.database().snapshot();
         if bound.as_ref().is_some_and(|rows| rows.num_rows() == 0) {
             return Ok(UpdateResult { seq: snapshot.seq(), rows: Some(0) });
         }
+        let guard = list(session, sql, &snapshot)?;
         let state = session.state(&snapshot)?;
         let work = {
             let (this, state) = (self.clone(), state.clone());
@@ -69,7 +76,7 @@ impl Insert {
             to_columns(&batch, &columns).map_err(|e| e.context(format!("insert into {table}")))
         };
         let job = Job { state, plans, first: None, planning_limit: limit };
-        let (rows, _abort) = job.start(engine, convert);
+        let rows = listed(job.start(engine, convert), guard);
         let policy = SchemaPolicy::Strict;
         let request = AppendRequest { table: self.table.clone(), schema, policy, create: None };
         let receipt = engine.database().append(request, rows).await?;
@@ -124,7 +131,8 @@ impl Insert {
 
     /// The statement as DataFusion's planner takes it.
     fn statement(&self) -> Result<SqlStatement> {
-        let mut text = format!("INSERT INTO {}.{}", quote_name(&self.table.schema), quote_name(&self.table.table));
+        let mut text =
+            format!("INSERT INTO {}.{}", quote_name(&self.table.schema), quote_name(&self.table.table));
         if !self.columns.is_empty() {
             let names: Vec<_> = self.columns.iter().map(|name| quote_name(name).to_string()).collect();
             text.push_str(&format!(" ({})", names.join(", ")));
@@ -141,6 +149,17 @@ impl Insert {
             _ => Err(Error::internal("an INSERT cannot be put together")),
         }
     }
+}
+
+/// Lists a statement that writes among the queries, so that it can be cancelled until it commits.
+fn list(session: &Session, sql: &str, snapshot: &Manifest) -> Result<QueryGuard> {
+    session.engine().registry().start(QueryInfo {
+        id: None,
+        session: session.id().to_owned(),
+        user: None,
+        statement: sql.to_owned(),
+        snapshot: Some(snapshot.seq()),
+    })
 }
 
 /// Takes away the cast to the column's type: it is made where an error can name the column.
@@ -162,9 +181,7 @@ fn bind(plan: LogicalPlan, bound: Option<RecordBatch>) -> Result<Vec<LogicalPlan
     {
         return Ok(vec![all]);
     }
-    (0..rows.num_rows())
-        .map(|row| plan.clone().with_param_values(row_values(&rows, row)?).tandem())
-        .collect()
+    (0..rows.num_rows()).map(|row| plan.clone().with_param_values(row_values(&rows, row)?).tandem()).collect()
 }
 
 /// Turns `VALUES` with placeholders into a projection of a table of the parameters, if the plan computes
@@ -267,7 +284,12 @@ impl CreateAs {
         Parameters::of(&plan)
     }
 
-    pub(crate) async fn run(&self, session: &Session, bound: Option<RecordBatch>) -> Result<UpdateResult> {
+    pub(crate) async fn run(
+        &self,
+        session: &Session,
+        sql: &str,
+        bound: Option<RecordBatch>,
+    ) -> Result<UpdateResult> {
         let engine = session.engine();
         let snapshot = engine.database().snapshot();
         let exists = snapshot.table_named(&self.name).is_some();
@@ -277,6 +299,7 @@ impl CreateAs {
         if exists && !self.or_replace {
             return Err(Error::already_exists(format!("table {} exists", self.name)));
         }
+        let guard = list(session, sql, &snapshot)?;
         let state = session.state(&snapshot)?;
         let work = {
             let (state, statement) = (state.clone(), self.statement());
@@ -300,11 +323,15 @@ impl CreateAs {
         spec.columns = schema
             .fields()
             .iter()
-            .map(|f| ColumnSpec { name: f.name().clone(), data_type: f.data_type().clone(), nullable: f.is_nullable() })
+            .map(|f| ColumnSpec {
+                name: f.name().clone(),
+                data_type: f.data_type().clone(),
+                nullable: f.is_nullable(),
+            })
             .collect();
         let wire = Arc::clone(&schema);
         let job = Job { state, plans, first: None, planning_limit: limit };
-        let (rows, _abort) = job.start(engine, move |batch| crate::wire::to_wire(&batch, &wire));
+        let rows = listed(job.start(engine, move |batch| to_wire(&batch, &wire)), guard);
         let create = CreateTable { spec, if_not_exists: false, replace: self.or_replace };
         let policy = SchemaPolicy::Strict;
         let request = AppendRequest { table: self.name.clone(), schema, policy, create: Some(create) };
@@ -329,7 +356,9 @@ fn stored_schema(schema: &Schema) -> Result<SchemaRef> {
     for field in schema.fields() {
         let name = field.name();
         if fields.iter().any(|f| f.name() == name) {
-            return Err(Error::invalid(format!("the query has two columns {name:?}: name them apart with AS")));
+            return Err(Error::invalid(format!(
+                "the query has two columns {name:?}: name them apart with AS"
+            )));
         }
         if *field.data_type() == DataType::Null {
             return Err(Error::invalid(format!("column {name:?} has no type: cast it to one")));

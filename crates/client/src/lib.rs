@@ -26,3 +26,6 @@ pub use put::{PutAck, PutSession};
 pub use query::{QueryResult, Written};
 pub use split::split_batch;
 pub use status::error_from_status;
+
+#[cfg(test)]
+mod tests;

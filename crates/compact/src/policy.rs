@@ -38,6 +38,8 @@ impl Default for Policy {
 pub enum Urgency {
     /// Only what pays.
     Usual,
+    /// What pays, and the tail up to this seq, which has waited long enough.
+    OldTail(Seq),
     /// All of the tail up to this seq, and files until at most one small one per partition is left.
     Everything(Seq),
 }
@@ -83,7 +85,7 @@ fn tail_job(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64)
     let mut by_partition: BTreeMap<Partition, TailOf> = BTreeMap::new();
     let last = match urgency {
         Urgency::Usual => Seq(u64::MAX),
-        Urgency::Everything(seq) => seq,
+        Urgency::OldTail(seq) | Urgency::Everything(seq) => seq,
     };
     for tail in table.tail().take_while(|t| t.key.seq <= last) {
         let whole = tail.section.rows.max(1);
@@ -97,7 +99,7 @@ fn tail_job(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64)
         }
     }
     let worth = |of: &TailOf| match urgency {
-        Urgency::Everything(_) => true,
+        Urgency::OldTail(_) | Urgency::Everything(_) => true,
         Urgency::Usual => {
             of.rows >= policy.tail_rows
                 || of.bytes >= policy.tail_bytes
@@ -128,7 +130,7 @@ fn file_job(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64)
         by_partition.entry(state.file.name.partition).or_default().push(entry);
     }
     let fan_in = match urgency {
-        Urgency::Usual => policy.fan_in,
+        Urgency::Usual | Urgency::OldTail(_) => policy.fan_in,
         Urgency::Everything(_) => 2,
     };
     let (partition, mut files) = by_partition

@@ -15,10 +15,10 @@ use tandem_datafile::{
     read_batches, sort_batches,
 };
 use tandem_env::Env;
-use tandem_format::{DataFile, FileName, ObjectName, Replace, data_path};
+use tandem_format::{DataFile, FileName, ObjectName, Replace, SectionKey, data_path};
 use tandem_manifest::{FileState, Manifest, Table, TailSection};
 use tandem_segment::DecodedSection;
-use tandem_types::{ColumnId, Error, PartitionUnit, Result, WriterId};
+use tandem_types::{ColumnId, Error, Partition, PartitionUnit, Result, WriterId};
 use tokio::sync::mpsc;
 
 use crate::policy::Job;
@@ -113,12 +113,14 @@ async fn open_sources(inputs: &Inputs, job: &Job, table: &Table) -> Result<(Vec<
             .tail_section(&part.section)
             .ok_or_else(|| Error::serialization("rows of the tail are gone"))?;
         let rows = (inputs.load)((**section).clone()).await?;
+        let before = tail.rows;
         for batch in &rows.batches {
             let batch = cast_to_schema(batch, &section.section.columns, table.schema())?;
             let batch = only_partition(batch, table, job, section)?;
             tail.add(&batch, &ids(table))?;
             batches.push(batch);
         }
+        check_part(table, section, part.partition, tail.rows - before)?;
     }
     if !batches.is_empty() {
         let sort = sort_positions(table)?;
@@ -181,17 +183,37 @@ fn only_partition(
     }
     let position = table.schema().position(timestamp.id).unwrap_or_default();
     let unit = time_unit(&timestamp.data_type)?;
-    let range = table.partition_by().range(job.partition, unit);
+    let by = table.partition_by();
+    let range = by.range(job.partition, unit);
+    // An end that the unit cannot express was cut, and beyond the calendar partitions share one range.
+    let exact = range.start != i64::MIN && range.end != i64::MAX;
+    let belongs = |value: i64| match exact {
+        true => range.start <= value && value < range.end,
+        false => by.partition(value, unit) == job.partition,
+    };
     let internal =
         |e: arrow_schema::ArrowError| Error::internal(format!("cutting a section by partitions: {e}"));
     let ticks = arrow::compute::cast(batch.column(position), &DataType::Int64).map_err(internal)?;
     let ticks = ticks.as_primitive::<Int64Type>();
     let within: BooleanArray = (0..ticks.len())
-        .map(|row| {
-            Some(ticks.is_valid(row) && range.start <= ticks.value(row) && ticks.value(row) < range.end)
-        })
+        .map(|row| Some(ticks.is_valid(row) && belongs(ticks.value(row))))
         .collect();
     filter_record_batch(&batch, &within).map_err(internal)
+}
+
+/// The log says how many rows of each partition a section has; another number means that rows were lost on the way here.
+fn check_part(table: &Table, section: &TailSection, partition: Partition, found: u64) -> Result<()> {
+    let listed = section.section.partitions.iter().find(|(p, _)| *p == partition).map_or(0, |(_, rows)| *rows);
+    if found == listed && section.live.contains(&partition) {
+        return Ok(());
+    }
+    let SectionKey { seq, transaction, section } = section.key;
+    Err(Error::damaged(format!(
+        "section {section} of transaction {transaction} in commit {seq} has {found} rows of table {} in partition {}, \
+         the log says {listed}",
+        table.name(),
+        table.partition_by().label(partition)
+    )))
 }
 
 fn time_unit(data_type: &DataType) -> Result<TimeUnit> {
@@ -201,10 +223,40 @@ fn time_unit(data_type: &DataType) -> Result<TimeUnit> {
     }
 }
 
+/// When an output is closed.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// At about this many encoded bytes.
+    Bytes(u64),
+    /// At this many rows.
+    Rows(u64),
+}
+
+impl Cut {
+    /// What the tail becomes can only be estimated. Files are merged into as many as their bytes make full ones of, cut by
+    /// rows: always fewer than they were, whatever an estimate says, so that merging comes to an end.
+    fn of(job: &Job, table: &Table) -> Self {
+        if !job.parts.is_empty() || job.files.is_empty() {
+            return Self::Bytes(job.target_bytes);
+        }
+        let files = job.files.iter().filter_map(|name| table.file(name));
+        let (rows, bytes) =
+            files.fold((0u64, 0u64), |(rows, bytes), f| (rows + f.file.rows, bytes + f.file.size));
+        Self::Rows(rows.div_ceil((bytes / job.target_bytes.max(1)).max(1)))
+    }
+
+    fn is_full(self, writer: &FileWriter) -> bool {
+        match self {
+            Self::Bytes(target) => writer.encoded_bytes() >= target,
+            Self::Rows(rows) => writer.rows() >= rows,
+        }
+    }
+}
+
 /// Encodes on a thread of its own, since it is all computation, and stores each file as it is finished.
 async fn write_files(inputs: &Inputs, job: &Job, table: &Table, mut rows: Rows) -> Result<Vec<DataFile>> {
     let spec = write_spec(table);
-    let target = job.target_bytes;
+    let cut = Cut::of(job, table);
     let (to_writer, mut batches) = mpsc::channel::<RecordBatch>(2);
     let (finished, mut files) = mpsc::channel::<(Vec<Bytes>, FileMeta)>(1);
     let encode = tokio::task::spawn_blocking(move || -> Result<()> {
@@ -215,7 +267,7 @@ async fn write_files(inputs: &Inputs, job: &Job, table: &Table, mut rows: Rows) 
                 None => writer.insert(FileWriter::new(&spec)?),
             };
             open.write(&batch)?;
-            if open.encoded_bytes() >= target
+            if cut.is_full(open)
                 && let Some(full) = writer.take()
                 && finished.blocking_send(full.finish()?).is_err()
             {

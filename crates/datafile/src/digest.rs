@@ -14,6 +14,8 @@ use arrow::row::{RowConverter, SortField};
 use arrow_schema::DataType;
 use tandem_types::{ColumnId, Error, Result};
 
+use crate::keys::BytesOf;
+
 const K0: u64 = 0x9e37_79b9_7f4a_7c15;
 const K1: u64 = 0xd6e8_feb8_6659_fd93;
 const K2: u64 = 0xa076_1d64_78bd_642f;
@@ -171,12 +173,21 @@ fn codes(array: &dyn Array) -> Result<Vec<u64>> {
     ))
 }
 
-fn of_bytes<A>(array: A) -> Vec<u64>
+fn of_bytes<'a, A>(array: A) -> Vec<u64>
 where
     A: ArrayAccessor,
-    A::Item: AsRef<[u8]>,
+    A::Item: BytesOf<'a>,
 {
-    ArrayIter::new(array).map(|v| v.map_or(0, |v| bytes_code(v.as_ref()))).collect()
+    // Sorted data repeat their values: comparing is cheaper than hashing.
+    let mut last: (&[u8], u64) = (&[], bytes_code(&[]));
+    let code = |value: Option<A::Item>| {
+        let Some(bytes) = value.map(BytesOf::bytes) else { return 0 };
+        if bytes != last.0 {
+            last = (bytes, bytes_code(bytes));
+        }
+        last.1
+    };
+    ArrayIter::new(array).map(code).collect()
 }
 
 /// Lists, structs and maps: through the row format, which knows values and no encodings.

@@ -151,7 +151,7 @@ where
 }
 
 /// Strings and binaries as bytes that live as long as their array.
-trait BytesOf<'a> {
+pub(crate) trait BytesOf<'a> {
     fn bytes(self) -> &'a [u8];
 }
 
@@ -181,13 +181,13 @@ fn ranks_of_rows(array: &dyn Array) -> Result<Vec<u64>> {
 
 /// The distinct values met so far, numbered in the order of their first appearance.
 #[derive(Default)]
-struct Distinct<'a> {
+pub(crate) struct Distinct<'a> {
     numbers: HashMap<&'a [u8], u32, BuildHasherDefault<FoldHasher>>,
     values: Vec<&'a [u8]>,
 }
 
 impl<'a> Distinct<'a> {
-    fn number(&mut self, value: &'a [u8]) -> u32 {
+    pub(crate) fn number(&mut self, value: &'a [u8]) -> u32 {
         *self.numbers.entry(value).or_insert_with(|| {
             self.values.push(value);
             self.values.len() as u32 - 1
@@ -210,7 +210,7 @@ impl<'a> Distinct<'a> {
 
 /// Hashes byte strings quickly; its tables are never iterated over.
 #[derive(Default)]
-struct FoldHasher(u64);
+pub(crate) struct FoldHasher(u64);
 
 impl Hasher for FoldHasher {
     fn finish(&self) -> u64 {

@@ -26,16 +26,21 @@
 //! What it refuses to know: the manifest, the log, where files are named, queries.
 
 mod blocks;
+mod bounds;
 mod cache;
 mod cast;
 mod digest;
 mod encoding;
+mod groups;
 mod keys;
 mod merge;
 mod read;
+mod repeated;
+mod rle;
 mod sink;
 mod sort;
 mod stored;
+mod unify;
 mod write;
 
 #[cfg(test)]

@@ -4,10 +4,11 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::{concat, take};
+use arrow::compute::take;
 use tandem_types::{Error, Result};
 
 use crate::keys::Keys;
+use crate::unify::concat_unified;
 
 /// Rows of a batch that [`sort_batches`] puts out, at most.
 pub(crate) const SORTED_BATCH_ROWS: usize = 64 * 1024;
@@ -75,7 +76,7 @@ fn column(batches: &[RecordBatch], index: usize) -> Result<ArrayRef> {
     let arrays = arrays.ok_or_else(|| Error::internal(format!("there is no column {index} to sort")))?;
     match (arrays.as_slice(), batches.first()) {
         ([_], Some(only)) => Ok(Arc::clone(only.column(index))),
-        _ => concat(&arrays).map_err(sort_failed),
+        _ => concat_unified(&arrays).map_err(sort_failed),
     }
 }
 

@@ -5,25 +5,22 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{DataType, SchemaRef};
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression as Codec, ZstdLevel};
-use parquet::file::metadata::{KeyValue as Pair, ParquetMetaData, SortingColumn};
+use parquet::file::metadata::{ParquetMetaData, SortingColumn};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 use tandem_types::{ColumnId, Error, Result, TableSchema};
 
 use crate::blocks::BLOCKS_KEY;
+use crate::bounds::{lower_bound, upper_bound};
 use crate::cast::cast_array;
 use crate::digest::RowDigest;
 use crate::encoding::choose;
-use crate::sink::Sink;
+use crate::groups::{GroupWriter, leaves};
+use crate::repeated::suits;
 use crate::stored::stored_schema;
 
-/// Rows of a row group; smaller ones cost a fifth more bytes and make no query faster.
-const ROW_GROUP_ROWS: usize = 1024 * 1024;
-/// Encoded bytes of a row group, for wide rows: bounds memory here and in readers.
-const ROW_GROUP_BYTES: usize = 128 * 1024 * 1024;
 /// Rows of a page: what a point query decodes.
 const PAGE_ROWS: usize = 8 * 1024;
 /// How many rows the choice of encodings waits for.
@@ -139,7 +136,7 @@ enum State {
         batches: Vec<RecordBatch>,
         rows: usize,
     },
-    Writing(Box<ArrowWriter<Sink>>),
+    Writing(Box<GroupWriter>),
 }
 
 impl State {
@@ -197,7 +194,7 @@ impl FileWriter {
     pub fn encoded_bytes(&self) -> u64 {
         match &self.state {
             State::Sampling { .. } => 0,
-            State::Writing(writer) => (writer.bytes_written() + writer.in_progress_size()) as u64,
+            State::Writing(writer) => writer.encoded_bytes() as u64,
         }
     }
 
@@ -207,16 +204,13 @@ impl FileWriter {
         let State::Writing(mut writer) = std::mem::replace(&mut self.state, State::new()) else {
             return Err(Error::internal("a data file was not begun"));
         };
-        writer.flush().map_err(write_failed)?;
-        writer.sync().map_err(|e| write_failed(e.into()))?;
-        let sums = writer.inner_mut().end_body();
-        let pair = |key: &str, value: String| Pair { key: key.to_owned(), value: Some(value) };
+        let sums = writer.end_body().map_err(write_failed)?;
         for (key, value) in &self.spec.extra_metadata {
-            writer.append_key_value_metadata(pair(key, value.clone()));
+            writer.append_metadata(key, value.clone());
         }
-        writer.append_key_value_metadata(pair(BLOCKS_KEY, sums.encode()));
-        let metadata = writer.finish().map_err(write_failed)?;
-        let (pieces, size, tail_crc32c) = std::mem::take(writer.inner_mut()).finish();
+        writer.append_metadata(BLOCKS_KEY, sums.encode());
+        let (sink, metadata) = writer.finish().map_err(write_failed)?;
+        let (pieces, size, tail_crc32c) = sink.finish();
         let written = u64::try_from(metadata.file_metadata().num_rows()).ok();
         if written != Some(self.rows) {
             return Err(Error::internal("a data file has another number of rows than were written"));
@@ -263,10 +257,9 @@ impl FileWriter {
     /// Chooses encodings and makes the writer, if that did not happen yet.
     fn begin(&mut self) -> Result<()> {
         if let State::Sampling { batches, .. } = &self.state {
-            let properties = self.properties(batches)?;
+            let (properties, repeated) = self.properties(batches)?;
             let mut writer =
-                ArrowWriter::try_new(Sink::default(), Arc::clone(&self.stored), Some(properties))
-                    .map_err(write_failed)?;
+                GroupWriter::new(Arc::clone(&self.stored), properties, repeated).map_err(write_failed)?;
             for batch in batches {
                 writer.write(batch).map_err(write_failed)?;
             }
@@ -275,25 +268,28 @@ impl FileWriter {
         Ok(())
     }
 
-    fn properties(&self, sample: &[RecordBatch]) -> Result<WriterProperties> {
+    /// The writer's properties, and for which columns a [`RepeatedColumn`](crate::repeated) is the writer.
+    fn properties(&self, sample: &[RecordBatch]) -> Result<(WriterProperties, Vec<bool>)> {
         let sorting = self.sorting_columns();
         let mut builder: WriterPropertiesBuilder = WriterProperties::builder()
             .set_created_by("tandemdb".to_owned())
             .set_compression(self.codec)
-            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
             .set_data_page_row_count_limit(PAGE_ROWS)
             .set_sorting_columns(sorting);
-        for (index, column) in self.spec.schema.columns.iter().enumerate() {
+        let mut repeated = Vec::with_capacity(self.stored.fields().len());
+        for (index, (column, field)) in self.spec.schema.columns.iter().zip(self.stored.fields()).enumerate()
+        {
             let path = ColumnPath::new(vec![column.name.clone()]);
-            if let Some(choice) = choose(sample, index, self.codec)? {
+            let choice = choose(sample, index, self.codec)?;
+            repeated.push(choice.is_some_and(|c| c.dictionary) && suits(field.data_type(), self.codec));
+            if let Some(choice) = choice {
                 builder = choice.apply(builder, path.clone());
                 if choice.varied && !self.spec.sort.contains(&column.id) {
                     builder = builder.set_column_bloom_filter_enabled(path, true);
                 }
             }
         }
-        Ok(builder.build())
+        Ok((builder.build(), repeated))
     }
 
     /// Positions among the leaves of the schema; sort columns are leaves, or the list ends there.
@@ -370,56 +366,14 @@ fn key_bounds(data_type: &DataType, statistics: &Statistics) -> Option<KeyRange>
         }
         (Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView, Statistics::ByteArray(s)) => {
             Some(KeyRange {
-                min: KeyValue::Bytes(s.min_opt()?.data().iter().copied().take(BOUND_BYTES).collect()),
-                max: KeyValue::Bytes(upper_bound(s.max_opt()?.data())?),
+                min: KeyValue::Bytes(lower_bound(s.min_opt()?.data(), BOUND_BYTES, false).to_vec()),
+                max: KeyValue::Bytes(upper_bound(s.max_opt()?.data(), BOUND_BYTES, false)?),
             })
         }
         _ => None,
     }
 }
 
-/// A short byte string that is not less than `bytes`.
-fn upper_bound(bytes: &[u8]) -> Option<Vec<u8>> {
-    let Some(cut) = bytes.get(..BOUND_BYTES).filter(|_| bytes.len() > BOUND_BYTES) else {
-        return Some(bytes.to_vec());
-    };
-    let mut bound = cut.to_vec();
-    while let Some(last) = bound.pop() {
-        if last < u8::MAX {
-            bound.push(last + 1);
-            return Some(bound);
-        }
-    }
-    None
-}
-
-fn leaves(data_type: &DataType) -> usize {
-    use DataType::*;
-    match data_type {
-        Struct(fields) => fields.iter().map(|f| leaves(f.data_type())).sum(),
-        List(f) | LargeList(f) | ListView(f) | LargeListView(f) | FixedSizeList(f, _) | Map(f, _) => {
-            leaves(f.data_type())
-        }
-        _ => 1,
-    }
-}
-
 fn write_failed(error: parquet::errors::ParquetError) -> Error {
     Error::internal(format!("encoding a data file failed: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cut_bound_is_short_and_not_below() {
-        assert_eq!(upper_bound(b"host_1"), Some(b"host_1".to_vec()));
-        let long = [b'a'; 40];
-        let bound = upper_bound(&long).unwrap();
-        assert!(bound.len() == BOUND_BYTES && bound.as_slice() > long.as_slice());
-        let carry = [b"b".as_slice(), &[0xff; 40]].concat();
-        assert_eq!(upper_bound(&carry), Some(vec![b'c']));
-        assert_eq!(upper_bound(&[0xff; 40]), None);
-    }
 }

@@ -53,6 +53,8 @@ pub struct TableState {
     pub changed: Seq,
     /// In the order of the columns: the seq that added each.
     pub column_added: Vec<Seq>,
+    /// The schema version made by the last change of a column's name; 0: none was renamed.
+    pub renamed: SchemaId,
 }
 
 /// Where a part lies, and what it must be.
@@ -66,11 +68,36 @@ pub struct PartRef {
 /// An entry of a part.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PartEntry {
-    File { table: TableId, created: Seq, file: DataFile },
-    Tail { table: TableId, key: SectionKey, section: Section, live: Vec<Partition> },
-    RemovedFile { removed: Seq, table: TableId, partition_by: PartitionUnit, file: FileName, size: u64 },
-    RemovedSegment { removed: Seq, segment: ObjectName },
-    Producer { producer: ProducerId, low: u64, last_seq: Seq, committed: Vec<CommittedToken> },
+    File {
+        table: TableId,
+        created: Seq,
+        file: DataFile,
+    },
+    Tail {
+        table: TableId,
+        key: SectionKey,
+        section: Section,
+        live: Vec<Partition>,
+    },
+    RemovedFile {
+        removed: Seq,
+        table: TableId,
+        partition_by: PartitionUnit,
+        file: FileName,
+        size: u64,
+    },
+    RemovedSegment {
+        removed: Seq,
+        segment: ObjectName,
+    },
+    /// `since`: tokens made before that seq are told apart only where they stand in `committed`.
+    Producer {
+        producer: ProducerId,
+        low: u64,
+        last_seq: Seq,
+        since: Seq,
+        committed: Vec<CommittedToken>,
+    },
 }
 
 /// A token that was committed.
@@ -151,6 +178,11 @@ pub fn encode_part(base: Seq, entries: &[PartEntry]) -> Result<(Bytes, PartRef)>
     let bytes: Bytes = frame::wrap(PART_MAGIC, &message.encode_to_vec())?.into();
     let part = PartRef { base, hash: Sha256::digest(&bytes).into(), len: bytes.len() as u64 };
     Ok((bytes, part))
+}
+
+/// The canonical bytes of one entry, as they stand in a part.
+pub fn encode_part_entry(entry: &PartEntry) -> Vec<u8> {
+    pb::PartEntry::from(entry).encode_to_vec()
 }
 
 /// The entries of a part, after its length and hash were found to be those that the root names.

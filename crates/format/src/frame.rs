@@ -45,6 +45,9 @@ pub(crate) fn unwrap(magic: &[u8; 8], object: &Bytes) -> Result<(Bytes, Bytes)> 
     let (Some(version), Some(length), Some(crc)) = (word(8), word(12), word(16)) else {
         return Err(Error::damaged(format!("the object ends after {} bytes", object.len())));
     };
+    if version == 0 {
+        return Err(Error::damaged("the object claims format version 0, which never was"));
+    }
     if version > FORMAT_VERSION {
         return Err(Error::newer_format(format!(
             "the object needs format version {version}, this program reads up to {FORMAT_VERSION}: upgrade it"

@@ -21,7 +21,7 @@ mod golden;
 
 pub use checkpoint::{
     CheckpointPart, CheckpointRoot, CommittedToken, PartEntry, PartRef, TableState, decode_part, decode_root,
-    encode_part, encode_root,
+    encode_part, encode_part_entry, encode_root,
 };
 pub use commit::{
     DecodedCommit, EncodedHeader, HeaderHash, decode_commit, decode_commit_header, encode_header,

@@ -6,7 +6,7 @@ mod state;
 use prost::{Message, Oneof};
 
 pub(crate) use convert::{fixed, id128};
-pub(crate) use state::{CheckpointPart, CheckpointRoot, PartRef, TableState, TailSection};
+pub(crate) use state::{CheckpointPart, CheckpointRoot, PartEntry, PartRef, TableState, TailSection};
 
 #[derive(Clone, PartialEq, Message)]
 pub struct CommitHeader {

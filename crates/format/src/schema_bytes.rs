@@ -1,8 +1,9 @@
-//! Arrow types as bytes: an Arrow IPC schema message, which outlives any version of this program.
+//! Arrow types as bytes: the flatbuffer of an Arrow IPC `Schema`, which outlives any version of this program.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use arrow_ipc::convert::{IpcSchemaEncoder, try_schema_from_flatbuffer_bytes};
+use arrow_ipc::convert::{IpcSchemaEncoder, fb_to_schema};
+use arrow_ipc::root_as_schema;
 use arrow_ipc::writer::DictionaryTracker;
 use arrow_schema::{DataType, Field, Fields, Schema};
 use tandem_types::{Error, Result};
@@ -18,11 +19,11 @@ pub(crate) fn encode_fields(fields: Vec<Field>) -> Vec<u8> {
 }
 
 pub(crate) fn decode_fields(bytes: &[u8]) -> Result<Fields> {
+    let schema = root_as_schema(bytes)
+        .map_err(|e| Error::damaged(format!("an Arrow schema in the record does not decode: {e}")))?;
     // The converter panics on flatbuffers that verify but make no sense.
-    catch_unwind(AssertUnwindSafe(|| try_schema_from_flatbuffer_bytes(bytes)))
-        .map_err(|_| Error::damaged("an Arrow schema in the record makes no sense"))?
-        .map(|schema| schema.fields)
-        .map_err(|e| Error::damaged(format!("an Arrow schema in the record does not decode: {e}")))
+    catch_unwind(AssertUnwindSafe(|| fb_to_schema(schema).fields))
+        .map_err(|_| Error::damaged("an Arrow schema in the record makes no sense"))
 }
 
 /// A single type, as the only field of a schema.

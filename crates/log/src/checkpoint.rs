@@ -1,6 +1,6 @@
 //! Writing checkpoints, and reading them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -36,14 +36,14 @@ impl Log {
         manifest: &Manifest,
         previous: Option<&WrittenCheckpoint>,
     ) -> Result<WrittenCheckpoint> {
-        let kept: HashSet<([u8; 32], Seq)> =
+        let kept: HashMap<[u8; 32], Seq> =
             previous.iter().flat_map(|p| &p.parts).map(|part| (part.hash, part.base)).collect();
         let mut refs = Vec::new();
         let mut fresh: Vec<(PartRef, Bytes)> = Vec::new();
         for entries in manifest.checkpoint_parts() {
             let (bytes, mut part) = encode_part(manifest.seq(), &entries)?;
-            match kept.iter().find(|(hash, _)| *hash == part.hash) {
-                Some((_, base)) => part.base = *base,
+            match kept.get(&part.hash) {
+                Some(base) => part.base = *base,
                 None => fresh.push((part, bytes)),
             }
             refs.push(part);
@@ -118,7 +118,7 @@ impl Log {
     /// The state that the checkpoint at `seq` holds, and its root's hash.
     pub async fn load_checkpoint(&self, seq: Seq) -> Result<(Manifest, [u8; 32])> {
         let (root, hash) = self.load_root(seq).await?;
-        let reads = root.parts.iter().map(|part| self.load_part(part));
+        let reads: Vec<_> = root.parts.iter().map(|part| self.load_part(*part)).collect();
         let parts: Vec<_> = stream::iter(reads).buffered(PARTS_AT_ONCE).try_collect().await?;
         let manifest = Manifest::from_checkpoint(&root, parts.into_iter().map(Ok))?;
         Ok((manifest, hash))
@@ -138,10 +138,10 @@ impl Log {
         Ok((root, hash))
     }
 
-    async fn load_part(&self, part: &PartRef) -> Result<Vec<tandem_format::PartEntry>> {
+    async fn load_part(&self, part: PartRef) -> Result<Vec<tandem_format::PartEntry>> {
         let path = part_path(part.base, &part.hash);
         let missing = || Error::damaged(format!("{path} is missing"));
         let object = self.env.store.get(&path).await?.ok_or_else(missing)?;
-        decode_part(part, &object).map_err(|e| e.context(&path))
+        decode_part(&part, &object).map_err(|e| e.context(&path))
     }
 }

@@ -1,14 +1,18 @@
 //! From nothing in memory to the state at the head.
 
-use tandem_format::{ROOT_DIR, parse_root_name};
+use futures::{StreamExt, TryStreamExt, stream};
+use tandem_format::{ROOT_DIR, commit_path, parse_root_name};
 use tandem_manifest::Manifest;
-use tandem_types::{ErrorKind, Result, Seq};
+use tandem_types::{Error, ErrorKind, Result, Seq};
 
 use crate::checkpoint::WrittenCheckpoint;
 use crate::{Commit, Log};
 
 /// How many commits are read before they are applied.
 const RUN: usize = 256;
+
+/// How many seqs beyond the end of the log are looked at for what a hole would hide.
+const PROBED: usize = 8;
 
 /// The state at the head of the log, and how it was reached.
 #[derive(Clone, Debug)]
@@ -26,12 +30,37 @@ impl Log {
     /// Loads the newest checkpoint that the log records, and applies what follows it.
     ///
     /// A checkpoint whose root was written but never recorded, or that is damaged, is passed over for an older one;
-    /// without any, the log is replayed from its first commit.
+    /// without any, the log is replayed from its first commit. A hole in the log is an error.
     pub async fn recover(&self) -> Result<Recovered> {
         self.env.store.seen_is_durable("log").await?;
         let names = self.env.store.list_dir(ROOT_DIR).await?;
         let mut roots: Vec<Seq> = names.iter().filter_map(|name| parse_root_name(name)).collect();
         roots.sort_unstable();
+        let newest = roots.last().copied().unwrap_or_default();
+        let recovered = self.recover_newest(roots).await?;
+        self.check_end(recovered.manifest.seq(), newest).await?;
+        Ok(recovered)
+    }
+
+    /// Replay ends at the first seq without a commit: that must be the end of the log and no hole in it, for whoever
+    /// wrote into a hole would cut off what follows.
+    async fn check_end(&self, head: Seq, newest_root: Seq) -> Result<()> {
+        let beyond = stream::iter((head.0 + 2..).map(Seq).take(PROBED)).map(|seq| self.read(seq));
+        let found: Vec<Option<Commit>> = beyond.buffered(PROBED).try_collect().await?;
+        let later = found.into_iter().flatten().next().map(|commit| commit.header.seq);
+        // Whoever wrote the root had applied its seq before the roots were listed.
+        let later = later.or((newest_root > head).then_some(newest_root));
+        // Others may have gone on meanwhile.
+        match later {
+            Some(later) if self.read(head.next()).await?.is_none() => Err(Error::damaged(format!(
+                "{} is missing, and the log goes on to {later} at least",
+                commit_path(head.next())
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn recover_newest(&self, mut roots: Vec<Seq>) -> Result<Recovered> {
         while let Some(seq) = roots.pop() {
             match self.recover_from(seq).await {
                 Ok(Some(recovered)) => return Ok(recovered),

@@ -78,6 +78,9 @@ impl Manifest {
         if let Some(outcome) = self.known_token(transaction) {
             return (self.clone(), outcome);
         }
+        if let Some(Err(error)) = transaction.token.as_ref().map(|token| self.tokens.admit(token)) {
+            return (self.clone(), Outcome::Void(error));
+        }
         let mut draft = self.clone();
         let mut at = Position::new(self.seq, index);
         for op in &transaction.ops {

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use tandem_format::{
-    CheckpointRoot, CommittedToken, PartEntry, PartRef, encode_file_entry, encode_section_entry,
-};
+use tandem_format::{CheckpointRoot, CommittedToken, PartEntry, PartRef, encode_part_entry};
 use tandem_types::{Error, Result};
 
 use crate::digest::{Entry, entry_hash};
@@ -27,34 +25,24 @@ impl Manifest {
     /// What the parts of a checkpoint of this state hold. Equal states give equal parts.
     pub fn checkpoint_parts(&self) -> CheckpointParts {
         let mut cutter = Cutter::default();
+        // Files, which stay, apart from the tail, which every commit changes. Tables are not kept apart: a database of
+        // many small ones would have as many parts.
         for table in self.tables.values() {
             for state in table.files.values() {
-                let size = encode_file_entry(&state.file);
                 let (created, file) = (state.created, state.file.clone());
-                cutter.push(&size, PartEntry::File { table: table.id(), created, file });
+                cutter.push(PartEntry::File { table: table.id(), created, file });
             }
-            cutter.cut();
-            for tail in table.tail.values() {
-                let size = encode_section_entry(tail.key, &tail.section, &tail.live);
-                let (section, live) = (tail.section.clone(), tail.live.clone());
-                cutter.push(&size, PartEntry::Tail { table: table.id(), key: tail.key, section, live });
-            }
-            cutter.cut();
         }
+        cutter.cut();
+        for table in self.tables.values() {
+            for tail in table.tail.values() {
+                let (section, live) = (tail.section.clone(), tail.live.clone());
+                cutter.push(PartEntry::Tail { table: table.id(), key: tail.key, section, live });
+            }
+        }
+        cutter.cut();
         for ((seq, object), bytes) in &self.removed {
-            let entry = match object {
-                RemovedObject::File { table, partition_by, file } => PartEntry::RemovedFile {
-                    removed: *seq,
-                    table: *table,
-                    partition_by: partition_by.0,
-                    file: *file,
-                    size: *bytes,
-                },
-                RemovedObject::Segment(segment) => {
-                    PartEntry::RemovedSegment { removed: *seq, segment: *segment }
-                }
-            };
-            cutter.push(format!("{seq} {object:?}").as_bytes(), entry);
+            cutter.push(object.entry(*seq, *bytes));
         }
         cutter.cut();
         for (id, producer) in &self.tokens.producers {
@@ -68,9 +56,8 @@ impl Manifest {
                     digest: c.digest.clone(),
                 })
                 .collect();
-            let key = vec![0; 64 * (committed.len() + 1)];
-            let (low, last_seq) = (producer.low, producer.last_seq);
-            cutter.push(&key, PartEntry::Producer { producer: *id, low, last_seq, committed });
+            let Producer { low, last_seq, since, .. } = *producer;
+            cutter.push(PartEntry::Producer { producer: *id, low, last_seq, since, committed });
         }
         cutter.cut();
         cutter.parts
@@ -88,7 +75,7 @@ impl Manifest {
             next_table: self.next_table,
             token_floor: self.tokens.floor,
             recorded: self.checkpoint,
-            digest: self.digest,
+            digest: self.digest(),
             schemas: self.schemas.keys().cloned().collect(),
             settings: self.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             tables: self.tables.values().map(|t| (*t.state).clone()).collect(),
@@ -135,7 +122,7 @@ impl Manifest {
                 manifest.load(entry)?;
             }
         }
-        if manifest.digest != root.digest {
+        if manifest.digest() != root.digest {
             return Err(Error::damaged(format!(
                 "the checkpoint at {} does not hold the state that its root promises",
                 root.seq
@@ -149,8 +136,7 @@ impl Manifest {
             PartEntry::File { table: id, created, file } => {
                 self.add_hash(ops::file_hash(id, created, &file));
                 let table = self.tables.get_mut(&id).ok_or_else(orphan)?;
-                table.totals.file_rows += file.rows;
-                table.totals.file_bytes += file.size;
+                table.totals.add_file(&file).map_err(damaged)?;
                 table.files.insert(file.name, Arc::new(FileState { file, created }));
             }
             PartEntry::Tail { table: id, key, section, live } => {
@@ -158,11 +144,10 @@ impl Manifest {
                 self.add_hash(ops::tail_hash(id, &tail));
                 if let Some(segment) = tail.section.segment {
                     let count = self.segments.get(&segment).copied().unwrap_or(0);
-                    self.segments.insert(segment, count + 1);
+                    self.segments.insert(segment, count.saturating_add(1));
                 }
                 let table = self.tables.get_mut(&id).ok_or_else(orphan)?;
-                table.totals.tail_rows += tail.live_rows();
-                table.totals.tail_bytes += tail.live_bytes();
+                table.totals.add_tail(&tail).map_err(damaged)?;
                 table.tail.insert(key, Arc::new(tail));
             }
             PartEntry::RemovedFile { removed, table, partition_by, file, size } => {
@@ -172,18 +157,22 @@ impl Manifest {
             PartEntry::RemovedSegment { removed, segment } => {
                 self.note_removed(removed, RemovedObject::Segment(segment), 0);
             }
-            PartEntry::Producer { producer: id, low, last_seq, committed } => {
-                let committed = committed
+            PartEntry::Producer { producer: id, low, last_seq, since, committed } => {
+                let committed: imbl::OrdMap<u64, Committed> = committed
                     .into_iter()
                     .map(|c| (c.counter, Committed { seq: c.seq, rows: c.rows, digest: c.digest }))
                     .collect();
-                let producer = Producer { low, last_seq, committed };
-                self.add_hash(producer.hash(id));
+                let producer = Producer { low, last_seq, since, committed };
+                self.add_hash(producer.hash_with_tokens(id));
                 self.tokens.producers.insert(id, producer);
             }
         }
         Ok(())
     }
+}
+
+fn damaged(error: Error) -> Error {
+    Error::damaged(format!("the checkpoint makes no sense: {error}"))
 }
 
 fn orphan() -> Error {
@@ -198,12 +187,16 @@ struct Cutter {
 }
 
 impl Cutter {
-    /// Adds an entry; `key` stands for its content and, roughly, its size.
-    fn push(&mut self, key: &[u8], entry: PartEntry) {
+    fn push(&mut self, entry: PartEntry) {
+        let encoded = encode_part_entry(&entry);
+        // Tag and length of the entry in the part, and the part's own frame.
+        let size = encoded.len() + 8;
+        if self.bytes + size > PART_BYTES - 128 {
+            self.cut();
+        }
         self.open.push(entry);
-        self.bytes += key.len() + 32;
-        let hash = entry_hash(Entry::File, &[key]);
-        if hash.trailing_zeros() >= CUT_BITS || self.bytes >= PART_BYTES - 4096 {
+        self.bytes += size;
+        if entry_hash(Entry::Cut, &[&encoded]).trailing_zeros() >= CUT_BITS {
             self.cut();
         }
     }

@@ -16,6 +16,10 @@ pub(crate) enum Entry {
     Setting = 5,
     Producer = 6,
     Removed = 7,
+    Token = 8,
+    Scalars = 9,
+    /// Not an entry: decides where a list is cut into parts.
+    Cut = 10,
 }
 
 pub(crate) fn entry_hash(kind: Entry, parts: &[&[u8]]) -> u128 {

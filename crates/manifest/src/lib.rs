@@ -35,4 +35,4 @@ pub use rebase::{Rebased, Rejection, rebase};
 pub use settings::{DATABASE_SETTINGS, SettingDef, TABLE_OPTIONS, check_setting, check_table_option};
 pub use state::{Manifest, RemovedObject};
 pub use table::{FileState, Table, TailSection};
-pub use tokens::{MAX_PRODUCERS, TokenAnswer, TokenTable};
+pub use tokens::{MAX_COMMITTED, MAX_PRODUCERS, TokenAnswer, TokenTable};

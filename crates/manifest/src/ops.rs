@@ -1,18 +1,23 @@
 //! One operation on a state: checks first, then the change. The only code that changes a manifest's tables.
+//!
+//! The checks here decide what a log means, on every node and whatever its version: they are part of the format and
+//! stay as they are. What a *version* of the program supports (options, settings, types) is asked by rebase instead:
+//! a node that met an option of a later version here would make void what its neighbours apply.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow_schema::DataType;
 use tandem_format::{
-    FileName, NewTable, ObjectName, Op, Replace, Section, SectionKey, SectionPart, TableState,
-    encode_file_entry, encode_section_entry, encode_table_entry,
+    FileName, NewTable, ObjectName, Op, Replace, Section, SectionKey, TableState, encode_file_entry,
+    encode_part_entry, encode_section_entry, encode_table_entry,
 };
 use tandem_types::{
-    Column, ColumnId, DEFAULT_SCHEMA, Error, Partition, Result, SchemaId, Seq, TableId, TableName,
-    check_data_type, check_name, widens_to,
+    Column, ColumnId, DEFAULT_SCHEMA, Error, Partition, PartitionUnit, Result, SchemaId, Seq, TableId,
+    TableName, check_name, widens_to,
 };
 
 use crate::digest::{Entry, entry_hash};
-use crate::settings::{check_setting, check_table_option};
 use crate::state::{Manifest, PartitionOrd, RemovedObject};
 use crate::table::{FileState, Table, TailSection, Totals};
 
@@ -69,9 +74,10 @@ impl Manifest {
 
     fn create_schema(&mut self, name: &str) -> Result<()> {
         check_name("schema", name)?;
-        if self.schemas.insert(name.to_owned(), ()).is_some() || is_reserved_schema(name) {
+        if is_reserved_schema(name) || self.schemas.contains_key(name) {
             return Err(Error::already_exists(format!("schema {name:?} exists")));
         }
+        self.schemas.insert(name.to_owned(), ());
         self.add_hash(entry_hash(Entry::Schema, &[name.as_bytes()]));
         Ok(())
     }
@@ -106,6 +112,7 @@ impl Manifest {
             created: at,
             changed: at,
             column_added: vec![at; new.def.schema.columns.len()],
+            renamed: SchemaId(0),
         };
         self.next_table = self.next_table.next();
         self.names.insert(new.name.clone(), new.table);
@@ -155,7 +162,6 @@ impl Manifest {
 
     fn add_column(&mut self, at: Seq, id: TableId, column: &Column) -> Result<()> {
         check_name("column", &column.name)?;
-        check_data_type(&column.name, &column.data_type)?;
         if !column.nullable {
             return Err(Error::invalid(format!(
                 "column {:?} cannot be added as NOT NULL: older rows read it as null",
@@ -163,6 +169,9 @@ impl Manifest {
             )));
         }
         self.change_schema(at, id, |state| {
+            if state.next_column == ColumnId(u32::MAX) {
+                return Err(Error::unsupported(format!("table {} has no column ids left", state.name)));
+            }
             if column.id != state.next_column {
                 return Err(Error::invalid(format!("column id {} is not the next one", column.id)));
             }
@@ -216,6 +225,10 @@ impl Manifest {
         self.change_column(at, id, column, |c| {
             c.name = to.to_owned();
             Ok(())
+        })?;
+        self.change_table(at, id, |state| {
+            state.renamed = state.schema_id;
+            Ok(())
         })
     }
 
@@ -242,8 +255,8 @@ impl Manifest {
     }
 
     fn set_options(&mut self, at: Seq, id: TableId, options: &[(String, Option<String>)]) -> Result<()> {
-        for (key, value) in options {
-            check_table_option(key, value.as_deref())?;
+        for (key, _) in options {
+            check_name("table option", key)?;
         }
         self.change_table(at, id, |state| {
             for (key, value) in options {
@@ -259,7 +272,7 @@ impl Manifest {
 
     fn set_settings(&mut self, settings: &[(String, Option<String>)]) -> Result<()> {
         for (key, value) in settings {
-            check_setting(key, value.as_deref())?;
+            check_name("database setting", key)?;
             let hash = |value: &str| entry_hash(Entry::Setting, &[key.as_bytes(), value.as_bytes()]);
             if let Some(old) = self.settings.remove(key) {
                 self.sub_hash(hash(&old));
@@ -295,15 +308,13 @@ impl Manifest {
             let live: Vec<Partition> = section.partitions.iter().map(|(p, _)| *p).collect();
             let tail = TailSection { key, section: section.clone(), live };
             self.add_hash(tail_hash(id, &tail));
-            table.totals.tail_rows += tail.live_rows();
-            table.totals.tail_bytes += tail.live_bytes();
+            table.totals.add_tail(&tail)?;
             if let Some(segment) = section.segment {
-                let count = self.segments.get(&segment).copied().unwrap_or(0);
-                self.segments.insert(segment, count + 1);
+                self.retain_segment(at.seq, segment);
             }
             table.tail.insert(key, Arc::new(tail));
-            at.sections += 1;
-            at.rows += section.rows;
+            at.sections = at.sections.checked_add(1).ok_or_else(too_much)?;
+            at.rows = at.rows.checked_add(section.rows).ok_or_else(too_much)?;
         }
         self.tables.insert(id, table);
         self.change_table(at.seq, id, |_| Ok(()))
@@ -311,19 +322,30 @@ impl Manifest {
 
     fn replace(&mut self, at: Seq, replace: &Replace) -> Result<()> {
         let mut table = self.tables.get(&replace.table).ok_or_else(|| gone(replace.table))?.clone();
+        if replace.base >= at || (replace.files.is_empty() && replace.parts.is_empty()) {
+            return Err(Error::invalid(
+                "a replacement has no inputs, or was made of a later state than this",
+            ));
+        }
         for name in &replace.files {
             self.remove_file(at, &mut table, name)?;
         }
+        // A section is cut once, however many of its partitions go.
+        let mut parts: BTreeMap<SectionKey, BTreeSet<Partition>> = BTreeMap::new();
         for part in &replace.parts {
-            self.remove_part(at, &mut table, part)?;
+            if !parts.entry(part.section).or_default().insert(part.partition) {
+                return Err(rows_gone());
+            }
+        }
+        for (key, gone) in &parts {
+            self.remove_parts(at, &mut table, key, gone)?;
         }
         for file in &replace.outputs {
             if table.files.contains_key(&file.name) || file.name.object.base > replace.base {
                 return Err(Error::invalid(format!("data file {} cannot be added", file.name.object)));
             }
             self.add_hash(file_hash(replace.table, at, file));
-            table.totals.file_rows += file.rows;
-            table.totals.file_bytes += file.size;
+            table.totals.add_file(file)?;
             table.files.insert(file.name, Arc::new(FileState { file: file.clone(), created: at }));
         }
         self.tables.insert(replace.table, table);
@@ -331,7 +353,8 @@ impl Manifest {
     }
 
     fn record_checkpoint(&mut self, seq: Seq, root_hash: [u8; 32]) -> Result<()> {
-        if seq > self.seq || self.checkpoint.is_some_and(|(newest, _)| newest >= seq) {
+        // A commit that records a checkpoint of itself would have to hold its own hash.
+        if seq == Seq(0) || seq >= self.seq || self.checkpoint.is_some_and(|(newest, _)| newest >= seq) {
             return Err(Error::invalid(format!("a checkpoint at {seq} cannot be recorded any more")));
         }
         self.checkpoint = Some((seq, root_hash));
@@ -344,8 +367,7 @@ impl Manifest {
             .remove(name)
             .ok_or_else(|| Error::serialization(format!("data file {} is gone", name.object)))?;
         self.sub_hash(file_hash(table.id(), old.created, &old.file));
-        table.totals.file_rows -= old.file.rows;
-        table.totals.file_bytes -= old.file.size;
+        table.totals.remove_file(&old.file);
         let object = RemovedObject::File {
             table: table.id(),
             partition_by: PartitionOrd(table.partition_by()),
@@ -355,23 +377,27 @@ impl Manifest {
         Ok(())
     }
 
-    fn remove_part(&mut self, at: Seq, table: &mut Table, part: &SectionPart) -> Result<()> {
-        let missing = || Error::serialization("rows of the tail that were to be compacted are gone");
-        let old = table.tail.get(&part.section).cloned().ok_or_else(missing)?;
-        if !old.live.contains(&part.partition) {
-            return Err(missing());
+    fn remove_parts(
+        &mut self,
+        at: Seq,
+        table: &mut Table,
+        key: &SectionKey,
+        gone: &BTreeSet<Partition>,
+    ) -> Result<()> {
+        let old = table.tail.get(key).cloned().ok_or_else(rows_gone)?;
+        let live: Vec<Partition> = old.live.iter().copied().filter(|p| !gone.contains(p)).collect();
+        if live.len() + gone.len() != old.live.len() {
+            return Err(rows_gone());
         }
         self.take_section(table, &old);
-        let live: Vec<Partition> = old.live.iter().copied().filter(|p| *p != part.partition).collect();
         if live.is_empty() {
             self.release_segment(at, old.section.segment);
             return Ok(());
         }
         let rest = TailSection { live, ..(*old).clone() };
         self.add_hash(tail_hash(table.id(), &rest));
-        table.totals.tail_rows += rest.live_rows();
-        table.totals.tail_bytes += rest.live_bytes();
-        table.tail.insert(part.section, Arc::new(rest));
+        table.totals.add_tail(&rest)?;
+        table.tail.insert(*key, Arc::new(rest));
         Ok(())
     }
 
@@ -386,8 +412,17 @@ impl Manifest {
     fn take_section(&mut self, table: &mut Table, old: &TailSection) {
         table.tail.remove(&old.key);
         self.sub_hash(tail_hash(table.id(), old));
-        table.totals.tail_rows -= old.live_rows();
-        table.totals.tail_bytes -= old.live_bytes();
+        table.totals.remove_tail(old);
+    }
+
+    fn retain_segment(&mut self, at: Seq, segment: ObjectName) {
+        let count = self.segments.get(&segment).copied().unwrap_or(0);
+        self.segments.insert(segment, count.saturating_add(1));
+        // Emptied and named again by the same commit: then it was never gone.
+        let object = RemovedObject::Segment(segment);
+        if self.removed.remove(&(at, object.clone())).is_some() {
+            self.sub_hash(removed_hash(at, &object, 0));
+        }
     }
 
     fn release_segment(&mut self, at: Seq, segment: Option<ObjectName>) {
@@ -404,7 +439,7 @@ impl Manifest {
     }
 
     pub(crate) fn note_removed(&mut self, at: Seq, object: RemovedObject, bytes: u64) {
-        self.add_hash(removed_hash(at, &object));
+        self.add_hash(removed_hash(at, &object, bytes));
         self.removed.insert((at, object), bytes);
     }
 
@@ -417,6 +452,9 @@ impl Manifest {
     ) -> Result<()> {
         self.change_table(at, id, |state| {
             change(state)?;
+            if state.schema_id == SchemaId(u32::MAX) {
+                return Err(Error::unsupported(format!("table {} has no schema ids left", state.name)));
+            }
             state.schema_id = state.schema_id.next();
             Ok(())
         })
@@ -463,12 +501,12 @@ pub(crate) fn tail_hash(table: TableId, tail: &TailSection) -> u128 {
     entry_hash(Entry::Tail, &[&table.0.to_be_bytes(), &entry])
 }
 
-pub(crate) fn removed_hash(at: Seq, object: &RemovedObject) -> u128 {
-    entry_hash(Entry::Removed, &[&at.0.to_be_bytes(), format!("{object:?}").as_bytes()])
+pub(crate) fn removed_hash(at: Seq, object: &RemovedObject, bytes: u64) -> u128 {
+    entry_hash(Entry::Removed, &[&encode_part_entry(&object.entry(at, bytes))])
 }
 
 /// Schemas that the database itself fills.
-fn is_reserved_schema(name: &str) -> bool {
+pub(crate) fn is_reserved_schema(name: &str) -> bool {
     matches!(name, "system" | "information_schema")
 }
 
@@ -480,6 +518,14 @@ fn column_gone(state: &TableState, column: ColumnId) -> Error {
     Error::not_found(format!("the column with id {column} of table {} does not exist any more", state.name))
 }
 
+fn rows_gone() -> Error {
+    Error::serialization("rows of the tail that were to be compacted are gone")
+}
+
+fn too_much() -> Error {
+    Error::invalid("a transaction counts more rows or sections than can be counted")
+}
+
 fn check_def(new: &NewTable) -> Result<()> {
     let def = &new.def;
     let columns = &def.schema.columns;
@@ -488,7 +534,6 @@ fn check_def(new: &NewTable) -> Result<()> {
     }
     for (position, column) in columns.iter().enumerate() {
         check_name("column", &column.name)?;
-        check_data_type(&column.name, &column.data_type)?;
         let twice = |other: &Column| other.id == column.id || other.name == column.name;
         if columns[..position].iter().any(twice) {
             return Err(Error::invalid(format!("table {} names column {:?} twice", new.name, column.name)));
@@ -501,20 +546,34 @@ fn check_def(new: &NewTable) -> Result<()> {
             new.name
         )));
     }
-    def.options.iter().try_for_each(|(key, value)| check_table_option(key, Some(value)))
+    let designated = def.timestamp.and_then(|id| def.schema.column(id));
+    if designated.is_some_and(|c| c.nullable || !matches!(c.data_type, DataType::Timestamp(_, _))) {
+        return Err(Error::invalid(format!(
+            "the designated timestamp of table {} must be a timestamp that is never null",
+            new.name
+        )));
+    }
+    if designated.is_none() && def.partition_by != PartitionUnit::None {
+        return Err(Error::invalid(format!("table {} has partitions but no designated timestamp", new.name)));
+    }
+    def.options.iter().try_for_each(|(key, _)| check_name("table option", key))
 }
 
 fn check_section(table: &Table, section: &Section) -> Result<()> {
     if let Some(id) = section.columns.iter().find(|id| table.schema().column(**id).is_none()) {
         return Err(column_gone(&table.state, *id));
     }
-    let counted: u64 = section.partitions.iter().map(|(_, rows)| rows).sum();
-    if counted != section.rows || section.rows == 0 {
-        return Err(Error::invalid(format!(
-            "a section for table {} has {} rows, its partitions have {counted}",
-            table.name(),
-            section.rows
-        )));
+    let wrong = |what: &str| Err(Error::invalid(format!("a section for table {} {what}", table.name())));
+    let columns: BTreeSet<ColumnId> = section.columns.iter().copied().collect();
+    if columns.len() != section.columns.len() || columns.len() != section.null_counts.len() {
+        return wrong("names a column twice, or does not count the nulls of each");
+    }
+    let counted = section.partitions.iter().try_fold(0u64, |sum, (_, rows)| sum.checked_add(*rows));
+    if counted != Some(section.rows) || section.partitions.iter().any(|(_, rows)| *rows == 0) {
+        return wrong(&format!("has {} rows, its partitions do not add up to that", section.rows));
+    }
+    if section.rows == 0 || !section.partitions.is_sorted_by(|(a, _), (b, _)| a < b) {
+        return wrong("has no rows, or its partitions are not in ascending order");
     }
     Ok(())
 }

@@ -7,14 +7,18 @@ mod append;
 mod create;
 
 use tandem_format::{NewTable, Op, Transaction};
-use tandem_types::{Column, Error, Result, Seq, TableName, widens_to};
+use tandem_types::{Column, Error, Result, Seq, TableName, check_data_type, widens_to};
 
 use crate::apply::{Outcome, token_outcome};
 use crate::intent::{Change, Intent, Step};
-use crate::ops::Position;
+use crate::ops::{Position, is_reserved_schema};
+use crate::settings::{check_setting, check_table_option};
 use crate::state::Manifest;
 use crate::table::Table;
 use crate::tokens::TokenAnswer;
+
+/// Columns of one table, at most.
+const MAX_COLUMNS: usize = 4096;
 
 /// What an intent becomes.
 #[derive(Clone, Debug)]
@@ -95,6 +99,7 @@ impl Draft {
     }
 
     fn push(&mut self, op: Op) -> Result<()> {
+        check_supported(&self.state, &op)?;
         self.state.apply_op(&mut self.at, &op)?;
         self.ops.push(op);
         Ok(())
@@ -103,7 +108,7 @@ impl Draft {
     fn step(&mut self, base: Seq, step: &Step) -> Result<(), Rejection> {
         match step {
             Step::CreateSchema { name, if_not_exists } => {
-                if !(*if_not_exists && self.state.has_schema(name)) {
+                if !(*if_not_exists && (self.state.has_schema(name) || is_reserved_schema(name))) {
                     self.push(Op::CreateSchema { name: name.clone() })?;
                 }
             }
@@ -215,6 +220,12 @@ impl Draft {
         if if_not_exists {
             return Ok(());
         }
+        if !wanted.nullable {
+            return Err(Error::invalid(format!(
+                "column {:?} cannot be added as NOT NULL: older rows read it as null",
+                wanted.name
+            )));
+        }
         let position = table.schema().position(existing.id).unwrap_or_default();
         let added = table.state.column_added.get(position).copied().unwrap_or_default();
         if added <= base {
@@ -232,6 +243,40 @@ impl Draft {
         }
         self.push(Op::WidenColumn { table: table.id(), column: existing.id, to })
     }
+}
+
+/// What this version of the program can do with an operation. Asked here and not when a commit is applied: versions
+/// differ in it, and nodes of all versions must make the same state of a log.
+fn check_supported(state: &Manifest, op: &Op) -> Result<()> {
+    match op {
+        Op::CreateTable(new) => {
+            check_columns(new.def.schema.columns.len())?;
+            new.def.schema.columns.iter().try_for_each(|c| check_data_type(&c.name, &c.data_type))?;
+            new.def.options.iter().try_for_each(|(key, value)| check_table_option(key, Some(value)))
+        }
+        Op::AddColumn { table, column } => {
+            check_columns(state.table(*table).map_or(0, |t| t.schema().columns.len()) + 1)?;
+            check_data_type(&column.name, &column.data_type)
+        }
+        Op::WidenColumn { table, column, to } => {
+            let name = state.table(*table).and_then(|t| t.schema().column(*column));
+            check_data_type(name.map_or("", |c| &c.name), to)
+        }
+        Op::SetOptions { options, .. } => {
+            options.iter().try_for_each(|(key, value)| check_table_option(key, value.as_deref()))
+        }
+        Op::SetSettings { settings } => {
+            settings.iter().try_for_each(|(key, value)| check_setting(key, value.as_deref()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_columns(count: usize) -> Result<()> {
+    if count > MAX_COLUMNS {
+        return Err(Error::invalid(format!("{count} columns, at most {MAX_COLUMNS} are allowed")));
+    }
+    Ok(())
 }
 
 fn require_column<'a>(table: &'a Table, name: &str) -> Result<&'a Column> {

@@ -1,11 +1,12 @@
 //! The whole state.
 
 use imbl::OrdMap;
-use tandem_format::{FileName, HeaderHash, ObjectName};
+use tandem_format::{FileName, HeaderHash, ObjectName, PartEntry};
 use tandem_types::{
     DEFAULT_SCHEMA, DatabaseId, Epoch, Error, PartitionUnit, Result, Seq, TableId, TableName,
 };
 
+use crate::digest::{Entry, entry_hash};
 use crate::table::Table;
 use crate::tokens::TokenTable;
 
@@ -28,6 +29,7 @@ pub struct Manifest {
     pub(crate) segments: OrdMap<ObjectName, u64>,
     pub(crate) removed: OrdMap<(Seq, RemovedObject), u64>,
     pub(crate) checkpoint: Option<(Seq, [u8; 32])>,
+    /// Sum of the hashes of all entries; [`Manifest::digest`] adds what there is only one of.
     pub(crate) digest: u128,
 }
 
@@ -36,6 +38,22 @@ pub struct Manifest {
 pub enum RemovedObject {
     File { table: TableId, partition_by: PartitionOrd, file: FileName },
     Segment(ObjectName),
+}
+
+impl RemovedObject {
+    /// As a checkpoint lists it.
+    pub(crate) fn entry(&self, removed: Seq, size: u64) -> PartEntry {
+        match self {
+            Self::File { table, partition_by, file } => PartEntry::RemovedFile {
+                removed,
+                table: *table,
+                partition_by: partition_by.0,
+                file: *file,
+                size,
+            },
+            Self::Segment(segment) => PartEntry::RemovedSegment { removed, segment: *segment },
+        }
+    }
 }
 
 /// A partition unit with an order, so that it can stand in a key.
@@ -106,7 +124,20 @@ impl Manifest {
 
     /// Equal on all nodes at equal seq, however they got there.
     pub fn digest(&self) -> u128 {
-        self.digest
+        let (checkpoint, root_hash) = self.checkpoint.unwrap_or_default();
+        let counters = [
+            self.seq.0,
+            self.commit_time.cast_unsigned(),
+            self.age.cast_unsigned(),
+            self.epoch.0,
+            self.next_table.0,
+            self.tokens.floor.0,
+            checkpoint.0,
+        ];
+        let counters = counters.map(u64::to_be_bytes).concat();
+        let database = self.database.0.to_be_bytes();
+        let scalars = entry_hash(Entry::Scalars, &[&database, &self.header_hash, &counters, &root_hash]);
+        self.digest.wrapping_add(scalars)
     }
 
     pub fn schemas(&self) -> impl Iterator<Item = &str> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use tandem_format::{DataFile, FileName, Section, SectionKey, TableDef, TableState};
 use tandem_types::{
-    Column, ColumnId, Partition, PartitionUnit, SchemaId, Seq, TableId, TableName, TableSchema,
+    Column, ColumnId, Error, Partition, PartitionUnit, Result, SchemaId, Seq, TableId, TableName, TableSchema,
 };
 
 /// A table as of some seq. Cheap to clone.
@@ -24,6 +24,40 @@ pub(crate) struct Totals {
     pub file_bytes: u64,
     pub tail_rows: u64,
     pub tail_bytes: u64,
+}
+
+impl Totals {
+    /// Refuses what cannot be counted, so that nothing that is taken away later can be more than there is.
+    pub fn add_file(&mut self, file: &DataFile) -> Result<()> {
+        self.file_rows = sum(self.file_rows, file.rows)?;
+        self.file_bytes = sum(self.file_bytes, file.size)?;
+        self.check()
+    }
+
+    pub fn add_tail(&mut self, tail: &TailSection) -> Result<()> {
+        self.tail_rows = sum(self.tail_rows, tail.live_rows())?;
+        self.tail_bytes = sum(self.tail_bytes, tail.live_bytes())?;
+        self.check()
+    }
+
+    pub fn remove_file(&mut self, file: &DataFile) {
+        self.file_rows = self.file_rows.saturating_sub(file.rows);
+        self.file_bytes = self.file_bytes.saturating_sub(file.size);
+    }
+
+    pub fn remove_tail(&mut self, tail: &TailSection) {
+        self.tail_rows = self.tail_rows.saturating_sub(tail.live_rows());
+        self.tail_bytes = self.tail_bytes.saturating_sub(tail.live_bytes());
+    }
+
+    fn check(self) -> Result<()> {
+        sum(self.file_rows, self.tail_rows)?;
+        sum(self.file_bytes, self.tail_bytes).map(|_| ())
+    }
+}
+
+fn sum(a: u64, b: u64) -> Result<u64> {
+    a.checked_add(b).ok_or_else(|| Error::invalid("a table has more rows or bytes than can be counted"))
 }
 
 /// A data file and the seq of the commit that added it.
@@ -48,8 +82,8 @@ impl TailSection {
         if self.is_whole() {
             return self.section.rows;
         }
-        let live = self.section.partitions.iter().filter(|(p, _)| self.live.contains(p));
-        live.map(|(_, rows)| rows).sum()
+        let live = self.section.partitions.iter().filter(|(p, _)| self.live.binary_search(p).is_ok());
+        live.map(|(_, rows)| *rows).fold(0, u64::saturating_add)
     }
 
     /// Whether all of its rows are still in the tail.

@@ -1,15 +1,16 @@
 //! Tokens: which transactions were committed already, whoever sends them again.
 
-use std::fmt::Write;
-
 use imbl::OrdMap;
 use tandem_format::{ProducerId, Token};
-use tandem_types::Seq;
+use tandem_types::{Error, Result, Seq};
 
 use crate::digest::{Entry, entry_hash};
 
 /// Producers beyond this number are forgotten, those silent longest first.
 pub const MAX_PRODUCERS: usize = 4096;
+
+/// Committed counters that are kept per producer, at most.
+pub const MAX_COMMITTED: usize = 1024;
 
 /// What the log knows about a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct TokenTable {
 pub(crate) struct Producer {
     pub low: u64,
     pub last_seq: Seq,
+    /// The token floor when the producer was listed: it may have been listed, and forgotten, before that.
+    pub since: Seq,
     pub committed: OrdMap<u64, Committed>,
 }
 
@@ -57,6 +60,7 @@ impl TokenTable {
         }
         match producer.committed.get(&token.counter) {
             Some(c) => TokenAnswer::Committed { seq: c.seq, rows: c.rows, digest: c.digest.clone() },
+            None if token.base < producer.since => TokenAnswer::Expired,
             None => TokenAnswer::Fresh,
         }
     }
@@ -66,18 +70,49 @@ impl TokenTable {
         self.producers.len()
     }
 
+    /// What a fresh token must be besides, to be committed.
+    pub(crate) fn admit(&self, token: &Token) -> Result<()> {
+        if token.counter < token.low {
+            return Err(Error::invalid(format!(
+                "token {} is below {}, which its producer promised not to go below",
+                token.counter, token.low
+            )));
+        }
+        let Some(producer) = self.producers.get(&token.producer) else { return Ok(()) };
+        let kept = producer.committed.range(token.low..).count();
+        if kept >= MAX_COMMITTED {
+            return Err(Error::overloaded(format!(
+                "{kept} tokens of one producer are committed and not settled: it must raise its low"
+            )));
+        }
+        Ok(())
+    }
+
     /// Notes a committed token; returns by how much the manifest's digest grows.
     pub(crate) fn commit(&mut self, token: &Token, seq: Seq, rows: u64, digest: &[u8]) -> u128 {
-        let old = self.producers.get(&token.producer);
-        let mut delta = 0u128.wrapping_sub(old.map_or(0, |p| p.hash(token.producer)));
-        let mut producer =
-            old.cloned().unwrap_or(Producer { low: 0, last_seq: seq, committed: OrdMap::new() });
+        let id = token.producer;
+        let old = self.producers.get(&id);
+        let mut delta = 0u128.wrapping_sub(old.map_or(0, |p| p.hash(id)));
+        let mut producer = old.cloned().unwrap_or_else(|| Producer {
+            low: 0,
+            last_seq: seq,
+            since: self.floor,
+            committed: OrdMap::new(),
+        });
         producer.low = producer.low.max(token.low);
         producer.last_seq = seq;
-        producer.committed = producer.committed.range(producer.low..).map(|(k, v)| (*k, v.clone())).collect();
-        producer.committed.insert(token.counter, Committed { seq, rows, digest: digest.to_vec() });
-        delta = delta.wrapping_add(producer.hash(token.producer));
-        self.producers.insert(token.producer, producer);
+        let settled: Vec<u64> =
+            producer.committed.range(..producer.low).map(|(counter, _)| *counter).collect();
+        for counter in settled {
+            if let Some(c) = producer.committed.remove(&counter) {
+                delta = delta.wrapping_sub(c.hash(id, counter));
+            }
+        }
+        let committed = Committed { seq, rows, digest: digest.to_vec() };
+        delta = delta.wrapping_add(committed.hash(id, token.counter));
+        producer.committed.insert(token.counter, committed);
+        delta = delta.wrapping_add(producer.hash(id));
+        self.producers.insert(id, producer);
         delta.wrapping_add(self.forget())
     }
 
@@ -87,7 +122,7 @@ impl TokenTable {
             let oldest = self.producers.iter().min_by_key(|(id, p)| (p.last_seq, **id));
             let Some((id, producer)) = oldest.map(|(id, p)| (*id, p.clone())) else { break };
             self.floor = self.floor.max(producer.last_seq);
-            delta = delta.wrapping_sub(producer.hash(id));
+            delta = delta.wrapping_sub(producer.hash_with_tokens(id));
             self.producers.remove(&id);
         }
         delta
@@ -95,12 +130,21 @@ impl TokenTable {
 }
 
 impl Producer {
-    pub(crate) fn hash(&self, id: ProducerId) -> u128 {
-        let mut text = format!("{} {}", self.low, self.last_seq);
-        for (counter, c) in &self.committed {
-            // Writing to a String does not fail.
-            let _ = write!(text, " {counter}:{}:{}:{:?}", c.seq, c.rows, c.digest);
-        }
-        entry_hash(Entry::Producer, &[&id.0.to_be_bytes(), text.as_bytes()])
+    /// Of the producer alone; its tokens are entries of their own.
+    fn hash(&self, id: ProducerId) -> u128 {
+        let counters = [self.low, self.last_seq.0, self.since.0].map(u64::to_be_bytes).concat();
+        entry_hash(Entry::Producer, &[&id.0.to_be_bytes(), &counters])
+    }
+
+    pub(crate) fn hash_with_tokens(&self, id: ProducerId) -> u128 {
+        let tokens = self.committed.iter().map(|(counter, c)| c.hash(id, *counter));
+        tokens.fold(self.hash(id), u128::wrapping_add)
+    }
+}
+
+impl Committed {
+    fn hash(&self, id: ProducerId, counter: u64) -> u128 {
+        let counters = [counter, self.seq.0, self.rows].map(u64::to_be_bytes).concat();
+        entry_hash(Entry::Token, &[&id.0.to_be_bytes(), &counters, &self.digest])
     }
 }

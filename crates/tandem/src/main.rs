@@ -1,14 +1,15 @@
-//! TandemDB in one binary: the shell, the loader and the tools that talk to a node.
+//! TandemDB in one binary: the server, the shell, the loader and the tools that talk to a node.
 
 mod import;
 mod remote;
+mod serve;
 mod shell;
 mod target;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tandem_types::{Error, ErrorKind, Result};
+use tandem_types::{ErrorKind, Result};
 
 use crate::target::{Place, Target};
 
@@ -22,6 +23,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Start a node
+    Serve(Box<serve::ServeArgs>),
     /// Run SQL: a shell, statements or a script
     Sql(shell::SqlArgs),
     /// Load files into a table
@@ -56,20 +59,56 @@ fn exit_code(kind: ErrorKind) -> ExitCode {
 
 async fn run(command: Command) -> Result<()> {
     match command {
-        Command::Sql(args) => shell::run(&args, &address(&args.target)?).await,
-        Command::Import(args) => import::run(&args, &address(&args.target)?).await,
-        Command::Compact(args) => remote::compact(&args, &address(&args.target)?).await,
-        Command::Checkpoint(args) => remote::checkpoint(&args, &address(&args.target)?).await,
-        Command::Status(args) => remote::status(&args, &address(&args.target)?).await,
+        Command::Serve(args) => serve::run(*args).await,
+        Command::Sql(args) => {
+            let server = Server::reach(&args.target).await?;
+            let done = shell::run(&args, &server.urls).await;
+            server.end(done).await
+        }
+        Command::Import(args) => {
+            let server = Server::reach(&args.target).await?;
+            let done = import::run(&args, &server.urls).await;
+            server.end(done).await
+        }
+        Command::Compact(args) => {
+            let server = Server::reach(&args.target).await?;
+            let done = remote::compact(&args, &server.urls).await;
+            server.end(done).await
+        }
+        Command::Checkpoint(args) => {
+            let server = Server::reach(&args.target).await?;
+            let done = remote::checkpoint(&args, &server.urls).await;
+            server.end(done).await
+        }
+        Command::Status(args) => {
+            let server = Server::reach(&args.target).await?;
+            let done = remote::status(&args, &server.urls).await;
+            server.end(done).await
+        }
     }
 }
 
-/// Where the node to talk to listens.
-fn address(target: &Target) -> Result<String> {
-    match target.place()? {
-        Place::Server(urls) => Ok(urls),
-        Place::Store(store) => Err(Error::unsupported(format!(
-            "opening the store {store:?} directly is not supported yet: start a node on it and use --connect"
-        ))),
+/// The server to talk to: one that runs, or one that this process starts on a store for as long as the command takes.
+struct Server {
+    urls: String,
+    private: Option<serve::Private>,
+}
+
+impl Server {
+    async fn reach(target: &Target) -> Result<Self> {
+        match target.place()? {
+            Place::Server(urls) => Ok(Self { urls, private: None }),
+            Place::Store(store) => {
+                let private = serve::Private::start(&store, &target.store_options).await?;
+                Ok(Self { urls: private.url.clone(), private: Some(private) })
+            }
+        }
+    }
+
+    async fn end<T>(self, done: Result<T>) -> Result<T> {
+        if let Some(private) = self.private {
+            private.stop().await;
+        }
+        done
     }
 }

@@ -49,7 +49,8 @@ pub async fn compact(args: &CompactArgs, urls: &str) -> Result<()> {
     for table in &tables {
         table_path(table)?;
         let body = json!({ "table": table }).to_string();
-        let answers = client.action("tandem.Compact", body).await.map_err(|e| e.context(format!("table {table}")))?;
+        let answers =
+            client.action("tandem.Compact", body).await.map_err(|e| e.context(format!("table {table}")))?;
         if !args.json {
             print_line(&format!("table {table}"))?;
         }
@@ -71,13 +72,13 @@ pub async fn status(args: &StatusArgs, urls: &str) -> Result<()> {
 }
 
 async fn all_tables(client: &Client) -> Result<Vec<String>> {
-    let sql = "SELECT CAST(schema_name AS VARCHAR), CAST(table_name AS VARCHAR) FROM system.tables ORDER BY 1, 2";
+    let sql =
+        "SELECT CAST(schema_name AS VARCHAR), CAST(table_name AS VARCHAR) FROM system.tables ORDER BY 1, 2";
     let mut tables = Vec::new();
     for batch in client.query(sql).await?.collect().await? {
-        let (Some(schemas), Some(names)) = (
-            batch.column(0).as_string_opt::<i32>(),
-            batch.column(1).as_string_opt::<i32>(),
-        ) else {
+        let (Some(schemas), Some(names)) =
+            (batch.column(0).as_string_opt::<i32>(), batch.column(1).as_string_opt::<i32>())
+        else {
             return Err(Error::internal("the server listed its tables in an unknown form"));
         };
         let quote = |part: &str| format!("\"{}\"", part.replace('"', "\"\""));

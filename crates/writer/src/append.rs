@@ -99,7 +99,7 @@ impl Writer {
         let existing = state.table_named(&append.table);
         let mut steps = Vec::new();
         let new_table = |spec: &TableSpec| -> Result<_> {
-            Ok((AppendTarget::New(spec.clone()), Layout::of_spec(&append.table, spec)?))
+            Ok((AppendTarget::New(spec.clone()), Layout::of_spec(&append.table, spec, append.policy)?))
         };
         let (target, layout) = match (&append.create, existing) {
             (Some(create), Some(table)) if create.if_not_exists => existing_table(table, append.policy),
@@ -129,7 +129,19 @@ impl Writer {
         let mut uploads = FuturesOrdered::new();
         let mut open: Vec<RecordBatch> = Vec::new();
         let mut open_bytes = 0;
-        while let Some(batch) = rows.try_next().await? {
+        loop {
+            // Uploads go on while the client thinks.
+            let batch = tokio::select! {
+                biased;
+                Some(done) = uploads.next(), if !uploads.is_empty() => {
+                    kept.push(done?);
+                    continue;
+                }
+                batch = rows.try_next() => match batch? {
+                    Some(batch) => batch,
+                    None => break,
+                },
+            };
             if batch.num_rows() == 0 {
                 continue;
             }
@@ -189,7 +201,12 @@ impl Writer {
             };
             let cast =
                 batches.iter().map(|b| plan.layout.cast(b, &plan.schema)).collect::<Result<Vec<_>>>()?;
-            recast.push(self.place(plan.layout.section(&plan.schema, cast)?).await?);
+            let section = plan.layout.section(&plan.schema, cast)?;
+            // What had to leave the memory once must not come back by the hundred.
+            recast.push(match old.draft.segment {
+                Some(_) => self.upload(section).await?,
+                None => self.place(section).await?,
+            });
         }
         Ok(recast)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,6 +60,8 @@ struct Attempt {
 enum Fate {
     /// Committed as the transaction with this index.
     Transaction(usize),
+    /// There was nothing to do.
+    Nothing,
     /// Decided by the state, without a commit.
     Decided(Answer),
 }
@@ -108,6 +111,7 @@ impl CommitTask {
             group.extend(self.waiting.pop_front());
         }
         // Tokens are minted once, so that every attempt at a request carries the same.
+        let minted_at = self.shared.state.borrow().seq();
         for Admitted { request, .. } in &mut group {
             if request.wants_token && request.intent.token.is_none() {
                 request.intent.token = Some(Token {
@@ -115,7 +119,7 @@ impl CommitTask {
                     counter: self.next_counter,
                     // Everything before this group was answered, or its outcome is unknown and will not be tried again.
                     low: self.next_counter,
-                    base: request.intent.base,
+                    base: minted_at,
                 });
                 self.next_counter += 1;
             }
@@ -153,9 +157,19 @@ impl CommitTask {
             let mut next = (*state).clone();
             for Commit { header, hash } in &run {
                 next = next.apply(header, *hash)?.manifest;
+                self.count_bytes(header);
             }
             self.publish(next);
         }
+    }
+
+    fn count_bytes(&self, header: &CommitHeader) {
+        let sections = header.transactions.iter().flat_map(|t| &t.ops).flat_map(|op| match op {
+            Op::Append { sections, .. } => sections.as_slice(),
+            _ => &[],
+        });
+        let bytes = sections.map(|s| s.len).sum();
+        self.shared.logged_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn publish(&self, state: Manifest) {
@@ -185,13 +199,27 @@ impl CommitTask {
                     Err(e) => return fail_and_stop(group, e),
                 }
             }
-            let proposal = self.propose(&state, attempt.transactions, attempt.payload)?;
+            let proposal = match self.propose(&state, attempt.transactions, attempt.payload) {
+                Ok(proposal) => proposal,
+                // Nothing was sent: what cannot be encoded is its clients' to know, and stops nobody.
+                Err(e) => {
+                    fail_all(group, &e);
+                    return Ok(());
+                }
+            };
             match self.shared.log.append(&proposal).await {
                 Ok(Appended::Created(hash)) => {
                     let Applied { manifest, outcomes } = match state.apply(&proposal.header, hash) {
                         Ok(applied) => applied,
-                        Err(e) => return fail_and_stop(group, e),
+                        Err(e) => {
+                            let unknown = Error::outcome_unknown(format!(
+                                "the write was committed, but cannot be applied here: {e}"
+                            ));
+                            fail_all(group, &unknown);
+                            return Err(e);
+                        }
                     };
+                    self.count_bytes(&proposal.header);
                     self.cache_rows(&group, &attempt.fates, &proposal.header, &outcomes);
                     self.publish(manifest);
                     let took = clock.monotonic() - started;
@@ -224,7 +252,14 @@ impl CommitTask {
                     fail_all(group, &e);
                     return Ok(());
                 }
-                Err(e) => return fail_and_stop(group, e),
+                // The commit was sent and may stand: its clients must not take this for a rejection.
+                Err(e) => {
+                    let unknown = Error::outcome_unknown(format!(
+                        "whether the write was committed is unknown, the log cannot be continued: {e}"
+                    ));
+                    fail_all(group, &unknown);
+                    return Err(e);
+                }
             }
         }
     }
@@ -317,7 +352,7 @@ fn attempt(group: &[Admitted], state: &Manifest) -> Attempt {
                 draft = Some(state);
                 Fate::Transaction(index)
             }
-            Ok(Rebased::NoOp) => Fate::Decided(Answer::Committed(Committed { seq: state.seq(), rows: 0 })),
+            Ok(Rebased::NoOp) => Fate::Nothing,
             Ok(Rebased::Duplicate { seq, rows }) => Fate::Decided(Answer::Committed(Committed { seq, rows })),
             Err(Rejection::Refused(error)) => Fate::Decided(Answer::Refused(error)),
             Err(Rejection::Recast(error)) => Fate::Decided(Answer::Recast(error)),
@@ -357,10 +392,9 @@ fn answer_all(group: Vec<Admitted>, fates: Vec<Fate>, outcomes: Option<Vec<Outco
     let mut outcomes = outcomes.unwrap_or_default();
     for (admitted, fate) in group.into_iter().zip(fates) {
         let answer = match fate {
-            Fate::Decided(Answer::Committed(c)) if c.rows == 0 => {
-                Answer::Committed(Committed { seq: c.seq.max(seq), rows: 0 })
-            }
             Fate::Decided(answer) => answer,
+            // Perhaps because of what the same commit did.
+            Fate::Nothing => Answer::Committed(Committed { seq, rows: 0 }),
             Fate::Transaction(index) => match outcomes.get_mut(index) {
                 Some(Outcome::Applied { rows }) => Answer::Committed(Committed { seq, rows: *rows }),
                 Some(Outcome::Duplicate { seq, rows }) => {

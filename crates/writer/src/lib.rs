@@ -31,6 +31,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tandem_format::ProducerId;
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     pub config: WriterConfig,
     pub state: watch::Sender<Arc<Manifest>>,
     pub tail: TailCache,
+    /// Bytes of rows in the commits that were applied here, whoever made them.
+    pub logged_bytes: AtomicU64,
     /// Why the commit task ended, once it did.
     pub stopped: OnceLock<Error>,
 }
@@ -81,7 +84,15 @@ impl Writer {
         let (admission, requests) = Admission::new(config.queue_bytes);
         let (state, _) = watch::channel(Arc::new(state));
         let tail = TailCache::new(config.tail_cache_bytes);
-        let shared = Arc::new(Shared { log, id, producer, config, state, tail, stopped: OnceLock::new() });
+        let shared = Arc::new(Shared { log,
+            id,
+            producer,
+            config,
+            state,
+            tail,
+            logged_bytes: AtomicU64::new(0),
+            stopped: OnceLock::new(),
+        });
         tokio::spawn(commit::run(shared.clone(), requests));
         Self { shared, admission }
     }
@@ -104,6 +115,16 @@ impl Writer {
     /// Rows of tail sections that are in memory.
     pub fn tail(&self) -> &TailCache {
         &self.shared.tail
+    }
+
+    /// Bytes of rows in the commits applied since the start, whoever made them.
+    pub fn logged_bytes(&self) -> u64 {
+        self.shared.logged_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests are taken.
+    pub fn is_running(&self) -> bool {
+        self.admission.is_open()
     }
 
     /// Why commits ended, if they did: the log is damaged or the store is gone for good.
@@ -139,6 +160,8 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let request = Request { intent, bodies, wants_token: token, reply };
         self.admission.send(request).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        // Unanswered: the runtime is being torn down around the commit task.
+        let torn = || Error::outcome_unknown("whether the write was committed is unknown: the node went down");
+        answer.await.map_err(|_| torn())?
     }
 }

@@ -45,7 +45,7 @@ impl Layout {
         }
     }
 
-    pub fn of_spec(name: &TableName, spec: &TableSpec) -> Result<Self> {
+    pub fn of_spec(name: &TableName, spec: &TableSpec, policy: SchemaPolicy) -> Result<Self> {
         let def = spec.resolve(name)?;
         let timestamp = def.timestamp.and_then(|id| def.schema.column(id)).map(|c| c.name.clone());
         Ok(Self {
@@ -53,7 +53,7 @@ impl Layout {
             columns: def.schema.columns.into_iter().map(|c| (c.name, c.data_type)).collect(),
             timestamp,
             partition_by: def.partition_by,
-            automatic: true,
+            automatic: policy != SchemaPolicy::Strict,
         })
     }
 
@@ -224,7 +224,10 @@ impl PartitionRuns {
             return partition;
         }
         let partition = self.by.partition(value, self.unit);
-        self.last = Some((partition, self.by.range(partition, self.unit)));
+        let range = self.by.range(partition, self.unit);
+        // Beyond the calendar a partition has no range of its own: what is told for it holds everything.
+        let known = range.start != i64::MIN || range.end != i64::MAX || self.by == PartitionUnit::None;
+        self.last = known.then_some((partition, range));
         partition
     }
 }

@@ -69,6 +69,10 @@ impl Admission {
         (Self { bytes: Arc::new(Semaphore::new(capacity)), capacity, queue }, requests)
     }
 
+    pub fn is_open(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
     /// Waits for room. An error means that nobody takes requests any more.
     pub async fn send(&self, request: Request) -> Result<(), Closed> {
         let cost = usize::try_from(request.inline_bytes()).unwrap_or(usize::MAX);

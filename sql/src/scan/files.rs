@@ -51,7 +51,8 @@ pub(super) fn file_scan(
 ) -> DfResult<Arc<dyn ExecutionPlan>> {
     let mut options = TableParquetOptions::new();
     options.global = state.config().options().execution.parquet.clone();
-    let readers = Readers { context: Arc::clone(&table.context), schema: Arc::new(table.table.schema().clone()) };
+    let readers =
+        Readers { context: Arc::clone(&table.context), schema: Arc::new(table.table.schema().clone()) };
     let source = ParquetSource::new(Arc::clone(&table.schema))
         .with_table_parquet_options(options)
         .with_parquet_file_reader_factory(Arc::new(readers));

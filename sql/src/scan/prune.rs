@@ -29,15 +29,16 @@ pub(super) fn select(
     filters: &[Expr],
     state: &dyn Session,
 ) -> DfResult<Selected> {
-    let files = table.files();
-    let sections = table.tail();
     let Some(predicate) = Predicate::new(table, schema, filters, state)? else {
-        return Ok(Selected { files: files.cloned().collect(), sections: sections.cloned().collect() });
+        return Ok(Selected {
+            files: table.files().cloned().collect(),
+            sections: table.tail().cloned().collect(),
+        });
     };
-    let keep = predicate.keep(files.clone().map(|f| (f.file.time, f.file.rows)))?;
-    let files = files.zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| Arc::clone(file)).collect();
-    let keep = predicate.keep(sections.clone().map(|s| (live_range(table, s), s.live_rows())))?;
-    let sections = sections.zip(keep).filter(|(_, keep)| *keep).map(|(s, _)| Arc::clone(s)).collect();
+    let keep = predicate.keep(table.files().map(|f| (f.file.time, f.file.rows)))?;
+    let files = table.files().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| Arc::clone(file)).collect();
+    let keep = predicate.keep(table.tail().map(|s| (live_range(table, s), s.live_rows())))?;
+    let sections = table.tail().zip(keep).filter(|(_, keep)| *keep).map(|(s, _)| Arc::clone(s)).collect();
     Ok(Selected { files, sections })
 }
 
@@ -57,7 +58,7 @@ pub(super) fn live_range(table: &Table, section: &TailSection) -> Option<(i64, i
 }
 
 struct Predicate {
-    pruning: PruningPredicate,
+    pruning: Arc<PruningPredicate>,
     timestamp: String,
     unit: TimeUnit,
     zone: Option<Arc<str>>,
@@ -65,7 +66,12 @@ struct Predicate {
 
 impl Predicate {
     /// `None` if the filters say nothing of time.
-    fn new(table: &Table, schema: &SchemaRef, filters: &[Expr], state: &dyn Session) -> DfResult<Option<Self>> {
+    fn new(
+        table: &Table,
+        schema: &SchemaRef,
+        filters: &[Expr],
+        state: &dyn Session,
+    ) -> DfResult<Option<Self>> {
         let Some(timestamp) = table.timestamp() else { return Ok(None) };
         let DataType::Timestamp(unit, zone) = timestamp.data_type.clone() else { return Ok(None) };
         let of_time = filters.iter().filter(|filter| {
@@ -77,10 +83,7 @@ impl Predicate {
         let physical = state.create_physical_expr(filter, &df_schema)?;
         let builder = PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema));
         // What cannot be used for pruning prunes nothing.
-        let Ok(pruning) = builder.build(physical) else { return Ok(None) };
-        if pruning.always_true() {
-            return Ok(None);
-        }
+        let Some(pruning) = builder.build(physical) else { return Ok(None) };
         Ok(Some(Self { pruning, timestamp: timestamp.name.clone(), unit, zone }))
     }
 
@@ -132,7 +135,8 @@ impl PruningStatistics for TimeStatistics<'_> {
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        (column.name == self.column).then(|| Arc::new(UInt64Array::from(vec![0; self.rows.len()])) as ArrayRef)
+        (column.name == self.column)
+            .then(|| Arc::new(UInt64Array::from(vec![0; self.rows.len()])) as ArrayRef)
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {

@@ -106,7 +106,10 @@ impl TableProvider for SnapshotTable {
             let rows = selected.sections.iter().map(|s| s.live_rows()).sum();
             let bytes = selected.sections.iter().map(|s| s.live_bytes()).sum();
             // The range of a section that is partly compacted is a bound, not a fact.
-            let times = selected.sections.iter().map(|s| if s.is_whole() { live_range(&self.table, s) } else { None });
+            let times = selected
+                .sections
+                .iter()
+                .map(|s| if s.is_whole() { live_range(&self.table, s) } else { None });
             let statistics = self.statistics(rows, bytes, times);
             let partitions = state.config().target_partitions();
             let tail = TailExec::new(self, selected.sections, projection, statistics, partitions, limit)?;

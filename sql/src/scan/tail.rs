@@ -208,11 +208,9 @@ impl ExecutionPlan for TailExec {
         }
         match self.fetch {
             None => Ok(Arc::clone(&self.statistics)),
-            Some(_) => Ok(Arc::new(self.statistics.as_ref().clone().with_fetch(
-                self.fetch,
-                0,
-                self.groups.len(),
-            )?)),
+            Some(_) => {
+                Ok(Arc::new(self.statistics.as_ref().clone().with_fetch(self.fetch, 0, self.groups.len())?))
+            }
         }
     }
 
@@ -261,9 +259,9 @@ fn rows(
                 let load = async move { database.tail_rows(table, &wanted).await };
                 let loaded = on(&scan.context.io, load).await??;
                 let slices = slices(&loaded.batches, batch_rows.max(1));
-                Ok::<_, Error>(stream::iter(slices.into_iter().map(move |batch| {
-                    scan.project(&section, &batch)
-                })))
+                Ok::<_, Error>(stream::iter(
+                    slices.into_iter().map(move |batch| scan.project(&section, &batch)),
+                ))
             }
         })
         .try_flatten()
@@ -300,8 +298,10 @@ impl TailScan {
             });
         }
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let broken = |e| Error::damaged(format!("a tail section of table {} does not fit it: {e}", self.name));
-        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(broken)?;
+        let broken =
+            |e| Error::damaged(format!("a tail section of table {} does not fit it: {e}", self.name));
+        let rows =
+            RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(broken)?;
         if section.is_whole() {
             return Ok(rows);
         }

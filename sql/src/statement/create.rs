@@ -94,7 +94,9 @@ pub(super) fn column(front: &mut Front<'_>) -> Result<ColumnSpec> {
             break;
         };
         if nullable.replace(said).is_some_and(|before| before != said) {
-            return Err(tandem_types::Error::invalid(format!("{place}: column {name:?} is both NULL and NOT NULL")));
+            return Err(tandem_types::Error::invalid(format!(
+                "{place}: column {name:?} is both NULL and NOT NULL"
+            )));
         }
     }
     if let Some(refused) = column_option(front) {
@@ -105,8 +107,23 @@ pub(super) fn column(front: &mut Front<'_>) -> Result<ColumnSpec> {
 
 fn column_option(front: &Front<'_>) -> Option<tandem_types::Error> {
     const REFUSED: &[&str] = &[
-        "default", "unique", "check", "references", "generated", "collate", "comment", "auto_increment",
-        "autoincrement", "identity", "as", "on", "index", "capacity", "cache", "nocache", "character",
+        "default",
+        "unique",
+        "check",
+        "references",
+        "generated",
+        "collate",
+        "comment",
+        "auto_increment",
+        "autoincrement",
+        "identity",
+        "as",
+        "on",
+        "index",
+        "capacity",
+        "cache",
+        "nocache",
+        "character",
     ];
     // After a table's columns `AS` begins a query; within them it begins a computed column.
     if let Some(refused) = refuse::constraint(front) {

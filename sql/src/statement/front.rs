@@ -19,10 +19,6 @@ impl<'a> Front<'a> {
         Self { parser: Parser::new(&DIALECT).with_tokens_with_locations(tokens), default_schema }
     }
 
-    pub(super) fn default_schema(&self) -> &'a str {
-        self.default_schema
-    }
-
     /// Whether the token `ahead` of the next one is this unquoted word, in any case.
     pub(super) fn at_word(&self, ahead: usize, word: &str) -> bool {
         matches!(
@@ -198,7 +194,9 @@ impl<'a> Front<'a> {
                     known_catalog(&catalog).map_err(|e| e.context(place))?;
                     Ok(schema)
                 }
-                Err(parts) => Err(Error::invalid(format!("{place}: {} is no schema's name", parts.join(".")))),
+                Err(parts) => {
+                    Err(Error::invalid(format!("{place}: {} is no schema's name", parts.join("."))))
+                }
             },
         }
     }
@@ -229,7 +227,9 @@ fn known_catalog(catalog: &str) -> Result<()> {
     if catalog == DEFAULT_CATALOG {
         return Ok(());
     }
-    Err(Error::not_found(format!("catalog {catalog:?} does not exist, the one catalog is {DEFAULT_CATALOG:?}")))
+    Err(Error::not_found(format!(
+        "catalog {catalog:?} does not exist, the one catalog is {DEFAULT_CATALOG:?}"
+    )))
 }
 
 pub(super) fn writable_schema(schema: &str) -> Result<()> {
@@ -241,7 +241,11 @@ pub(super) fn writable_schema(schema: &str) -> Result<()> {
 
 fn place(at: Location) -> String {
     // The end of the text has no place of its own.
-    if at.line == 0 { "end of statement".to_owned() } else { format!("line {}, column {}", at.line, at.column) }
+    if at.line == 0 {
+        "end of statement".to_owned()
+    } else {
+        format!("line {}, column {}", at.line, at.column)
+    }
 }
 
 fn folded(word: &Word) -> String {

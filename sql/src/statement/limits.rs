@@ -42,8 +42,28 @@ impl Default for StatementLimits {
 
 /// Words that join two operands, or follow one, and so deepen the tree.
 const CHAINING: &[&str] = &[
-    "is", "in", "like", "ilike", "similar", "rlike", "regexp", "glob", "match", "between", "collate", "at",
-    "isnull", "notnull", "div", "mod", "overlaps", "member", "operator", "pivot", "unpivot", "match_recognize",
+    "is",
+    "in",
+    "like",
+    "ilike",
+    "similar",
+    "rlike",
+    "regexp",
+    "glob",
+    "match",
+    "between",
+    "collate",
+    "at",
+    "isnull",
+    "notnull",
+    "div",
+    "mod",
+    "overlaps",
+    "member",
+    "operator",
+    "pivot",
+    "unpivot",
+    "match_recognize",
 ];
 
 /// Parts of one dotted name.

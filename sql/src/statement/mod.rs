@@ -47,7 +47,11 @@ pub enum Statement {
     /// A question about the schema; [`Show::query`](crate::show::Show::query) turns it into a query on a state.
     Show(Show),
     /// No columns named: all of the table's, in order.
-    Insert { table: TableName, columns: Vec<String>, source: Box<ast::Query> },
+    Insert {
+        table: TableName,
+        columns: Vec<String>,
+        source: Box<ast::Query>,
+    },
     /// The columns of `spec` are those of the query, which only its plan tells.
     CreateTableAs {
         name: TableName,
@@ -58,23 +62,41 @@ pub enum Statement {
     },
     /// Changes of schema and settings, and `TRUNCATE`: one transaction, never empty.
     Steps(Vec<Step>),
-    Optimize { table: TableName },
+    Optimize {
+        table: TableName,
+    },
     Checkpoint,
-    CancelQuery { id: String },
+    CancelQuery {
+        id: String,
+    },
     /// Sets an option of the session; `None` resets it.
-    Set { name: String, value: Option<String> },
+    Set {
+        name: String,
+        value: Option<String>,
+    },
     /// Shows an option of the session; `None` shows them all.
-    ShowSetting { name: Option<String> },
+    ShowSetting {
+        name: Option<String>,
+    },
 }
 
 /// A question about the schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Show {
     /// Of one schema, or of all but the read-only ones.
-    Tables { schema: Option<String>, like: Option<String> },
-    Schemas { like: Option<String> },
-    Columns { table: TableName },
-    CreateTable { table: TableName },
+    Tables {
+        schema: Option<String>,
+        like: Option<String>,
+    },
+    Schemas {
+        like: Option<String>,
+    },
+    Columns {
+        table: TableName,
+    },
+    CreateTable {
+        table: TableName,
+    },
 }
 
 /// Parses statements separated by `;`. Empty ones are skipped, so the result may be empty.

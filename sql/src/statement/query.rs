@@ -21,8 +21,9 @@ pub(super) fn statement(query: Box<Query>) -> parser::Statement {
 
 /// After the word `EXPLAIN`: `[ANALYZE] [VERBOSE] [FORMAT f]` or `(options)`, and a query.
 pub(super) fn explain(front: &mut Front<'_>) -> Result<Statement> {
-    let query_in_parentheses = ["select", "with", "values", "from", "table"].iter().any(|w| front.at_word(1, w))
-        || front.at_token(1, &Token::LParen);
+    let query_in_parentheses =
+        ["select", "with", "values", "from", "table"].iter().any(|w| front.at_word(1, w))
+            || front.at_token(1, &Token::LParen);
     let options = if front.at_token(0, &Token::LParen) && !query_in_parentheses {
         let place = front.place();
         let options = front.with_parser(|p| p.parse_utility_options())?;
@@ -48,7 +49,9 @@ fn explain_format(front: &mut Front<'_>) -> Result<ExplainFormat> {
         Token::SingleQuotedString(_) => front.string("a format")?,
         _ => front.name("a format such as TREE")?,
     };
-    name.parse().map_err(|_| Error::invalid(format!("{place}: {name:?} is no format; known are indent, tree, pgjson and graphviz")))
+    name.parse().map_err(|_| {
+        Error::invalid(format!("{place}: {name:?} is no format; known are indent, tree, pgjson and graphviz"))
+    })
 }
 
 /// After the word `INSERT`.

@@ -10,7 +10,8 @@ use super::{Show, Statement};
 pub(super) fn set(front: &mut Front<'_>) -> Result<Statement> {
     for word in ["local", "global", "transaction", "role"] {
         // A name may be one of these words as well: then `=`, `TO` or a dot follows.
-        let is_name = front.at_token(1, &Token::Eq) || front.at_token(1, &Token::Period) || front.at_word(1, "to");
+        let is_name =
+            front.at_token(1, &Token::Eq) || front.at_token(1, &Token::Period) || front.at_word(1, "to");
         if front.at_word(0, word) && !is_name {
             return Err(front.unsupported(format_args!("SET {} is not supported", word.to_uppercase())));
         }

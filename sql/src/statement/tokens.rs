@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn question_marks_are_numbered_outside_strings_names_and_comments() {
-        let sql = "select ?, '?', \"?\", `?`, $$?$$, e'\\'?' -- ?\n /* ? /* ? */ */ from t where a=? and b>=?";
+        let sql =
+            "select ?, '?', \"?\", `?`, $$?$$, e'\\'?' -- ?\n /* ? /* ? */ */ from t where a=? and b>=?";
         assert_eq!(placeholders(sql).unwrap(), ["$1", "$2", "$3"]);
         assert_eq!(placeholders("select $2, $1, $2").unwrap(), ["$2", "$1", "$2"]);
         assert_eq!(placeholders("select ?2, ?1").unwrap(), ["$2", "$1"]);
@@ -103,7 +104,10 @@ mod tests {
     #[test]
     fn odd_placeholders_are_refused_with_their_place() {
         let message = |sql| placeholders(sql).unwrap_err().message().to_owned();
-        assert_eq!(message("select ?,\n $1"), "line 2, column 2: ? and numbered placeholders in one statement");
+        assert_eq!(
+            message("select ?,\n $1"),
+            "line 2, column 2: ? and numbered placeholders in one statement"
+        );
         assert!(message("select $0").starts_with("line 1, column 8: placeholder $0 is out of range"));
         assert!(message("select $name").contains("named placeholder $name"));
         assert!(message("select 'a").starts_with("line 1, column 8: unterminated string"));

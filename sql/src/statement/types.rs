@@ -37,13 +37,17 @@ fn to_arrow(sql: &ast::DataType) -> Result<DataType> {
         Sql::BigInt(_) | Sql::Int8(_) | Sql::Int64 => DataType::Int64,
         Sql::TinyIntUnsigned(_) | Sql::UTinyInt | Sql::UInt8 => DataType::UInt8,
         Sql::SmallIntUnsigned(_) | Sql::Int2Unsigned(_) | Sql::USmallInt | Sql::UInt16 => DataType::UInt16,
-        Sql::IntUnsigned(_) | Sql::IntegerUnsigned(_) | Sql::Int4Unsigned(_) | Sql::UInt32 => DataType::UInt32,
+        Sql::IntUnsigned(_) | Sql::IntegerUnsigned(_) | Sql::Int4Unsigned(_) | Sql::UInt32 => {
+            DataType::UInt32
+        }
         Sql::BigIntUnsigned(_) | Sql::Int8Unsigned(_) | Sql::UBigInt | Sql::UInt64 => DataType::UInt64,
         Sql::Float(ExactNumberInfo::None) | Sql::Real | Sql::Float4 | Sql::Float32 => DataType::Float32,
         // SQL's precision is in bits of the mantissa.
         Sql::Float(ExactNumberInfo::Precision(1..=24)) => DataType::Float32,
         Sql::Float(ExactNumberInfo::Precision(25..=53)) => DataType::Float64,
-        Sql::Double(ExactNumberInfo::None) | Sql::DoublePrecision | Sql::Float8 | Sql::Float64 => DataType::Float64,
+        Sql::Double(ExactNumberInfo::None) | Sql::DoublePrecision | Sql::Float8 | Sql::Float64 => {
+            DataType::Float64
+        }
         Sql::Decimal(info) | Sql::Numeric(info) | Sql::Dec(info) => decimal(info, sql)?,
         Sql::Varchar(_)
         | Sql::Nvarchar(_)
@@ -54,12 +58,16 @@ fn to_arrow(sql: &ast::DataType) -> Result<DataType> {
         | Sql::Text
         | Sql::String(_)
         | Sql::Clob(_) => DataType::Utf8,
-        Sql::Bytea | Sql::Binary(None) | Sql::Varbinary(_) | Sql::Blob(None) | Sql::Bytes(None) => DataType::Binary,
+        Sql::Bytea | Sql::Binary(None) | Sql::Varbinary(_) | Sql::Blob(None) | Sql::Bytes(None) => {
+            DataType::Binary
+        }
         Sql::Date | Sql::Date32 => DataType::Date32,
-        Sql::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => match unit(*precision, sql)? {
-            unit @ (TimeUnit::Second | TimeUnit::Millisecond) => DataType::Time32(unit),
-            unit => DataType::Time64(unit),
-        },
+        Sql::Time(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            match unit(*precision, sql)? {
+                unit @ (TimeUnit::Second | TimeUnit::Millisecond) => DataType::Time32(unit),
+                unit => DataType::Time64(unit),
+            }
+        }
         Sql::Timestamp(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone)
         | Sql::Datetime(precision)
         | Sql::TimestampNtz(precision) => DataType::Timestamp(unit(*precision, sql)?, None),
@@ -215,8 +223,10 @@ fn sql_name(data_type: &DataType) -> Option<String> {
             return Some(format!("{}[]", type_name(item.data_type())));
         }
         DataType::Struct(fields) if fields.iter().all(|f| f.is_nullable() && f.metadata().is_empty()) => {
-            let fields: Vec<String> =
-                fields.iter().map(|f| format!("{} {}", quote_always(f.name()), type_name(f.data_type()))).collect();
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|f| format!("{} {}", quote_always(f.name()), type_name(f.data_type())))
+                .collect();
             return (!fields.is_empty()).then(|| format!("STRUCT<{}>", fields.join(", ")));
         }
         dictionary if *dictionary == symbol() => "SYMBOL",

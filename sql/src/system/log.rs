@@ -83,7 +83,12 @@ impl TableProvider for LogTable {
         for filter in filters.iter().filter_map(seq_range) {
             range = *range.start().max(filter.start())..=*range.end().min(filter.end());
         }
-        let part = LogStream { database: Arc::clone(&self.database), schema: Arc::clone(&self.schema), range, limit };
+        let part = LogStream {
+            database: Arc::clone(&self.database),
+            schema: Arc::clone(&self.schema),
+            range,
+            limit,
+        };
         let exec = StreamingTableExec::try_new(
             Arc::clone(&self.schema),
             vec![Arc::new(part)],
@@ -244,7 +249,9 @@ fn table(op: &Op) -> Option<TableId> {
         | Op::SetOptions { table, .. }
         | Op::Truncate { table }
         | Op::Append { table, .. } => Some(*table),
-        Op::CreateSchema { .. } | Op::DropSchema { .. } | Op::SetSettings { .. } | Op::Checkpoint { .. } => None,
+        Op::CreateSchema { .. } | Op::DropSchema { .. } | Op::SetSettings { .. } | Op::Checkpoint { .. } => {
+            None
+        }
     }
 }
 

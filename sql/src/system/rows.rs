@@ -26,7 +26,11 @@ fn unit(table: &Table) -> TimeUnit {
 fn micros(ticks: i64, unit: TimeUnit) -> Option<i64> {
     const MICRO: i64 = 1_000_000;
     let per_second = ticks_per_second(unit);
-    if per_second > MICRO { Some(ticks.div_euclid(per_second / MICRO)) } else { ticks.checked_mul(MICRO / per_second) }
+    if per_second > MICRO {
+        Some(ticks.div_euclid(per_second / MICRO))
+    } else {
+        ticks.checked_mul(MICRO / per_second)
+    }
 }
 
 fn first(time: Option<(i64, i64)>, unit: TimeUnit) -> Option<i64> {
@@ -119,7 +123,8 @@ fn partition_sums(table: &Table) -> BTreeMap<Partition, Sums> {
         let live = tail.section.partitions.iter().filter(|(p, _)| tail.live.contains(p));
         for (partition, rows) in live {
             let range = table.partition_by().range(*partition, unit(table));
-            let time = tail.section.time.map(|(a, b)| (a.max(range.start), b.min(range.end.saturating_sub(1))));
+            let time =
+                tail.section.time.map(|(a, b)| (a.max(range.start), b.min(range.end.saturating_sub(1))));
             sums.entry(*partition).or_default().add_section(*rows, tail, time);
         }
     }
@@ -146,8 +151,10 @@ pub(super) fn partitions(snapshot: &Manifest) -> Vec<ArrayRef> {
 }
 
 pub(super) fn files(snapshot: &Manifest) -> Vec<ArrayRef> {
-    let rows: Vec<(&Table, &FileState)> =
-        snapshot.named_tables().flat_map(|table| table.files().map(move |file| (table, file.as_ref()))).collect();
+    let rows: Vec<(&Table, &FileState)> = snapshot
+        .named_tables()
+        .flat_map(|table| table.files().map(move |file| (table, file.as_ref())))
+        .collect();
     let all = || rows.iter().copied();
     vec![
         u64s(all().map(|(t, _)| Some(t.id().0))),
@@ -245,6 +252,7 @@ pub(super) fn queries(queries: &[QueryStatus], node: &[NodeSetting]) -> Vec<Arra
         u64s(all().map(|q| Some(q.rows))),
         u64s(all().map(|q| Some(q.bytes))),
         u64s(all().map(|q| Some(u64::try_from(q.elapsed.as_millis()).unwrap_or(u64::MAX)))),
-        u64s(all().map(|q| Some(q.memory))),
+        // Memory is accounted for all queries together.
+        u64s(all().map(|_| None)),
     ]
 }

@@ -245,3 +245,63 @@ fn batches_are_brought_to_a_schema_by_id() {
     new.columns[1].nullable = false;
     assert!(cast_to_schema(&batch, &ids, &new).is_err());
 }
+
+#[tokio::test]
+async fn repeated_strings_in_every_shape_come_back() {
+    let tag = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    for data_type in [tag, DataType::Utf8, DataType::BinaryView] {
+        let spec = WriteSpec { schema: schema(&[("t", data_type.clone())]), ..WriteSpec::default() };
+        // Runs across pages and batches, alternation, nulls; then so many long values that the dictionary
+        // is given up within the row group.
+        let value = |i: usize| match i {
+            0..20_000 => Some("one".to_owned()),
+            20_000..30_000 => [None, Some("a".to_owned()), Some("b".to_owned())][i % 3].clone(),
+            30_000..70_000 => Some(format!("host_{}", i / 700)),
+            70_000..78_000 => Some(format!("{i:->200}")),
+            _ => (!i.is_multiple_of(5)).then(|| format!("z{}", i % 7)),
+        };
+        let text: ArrayRef = Arc::new((0..90_000).map(value).collect::<StringArray>());
+        let whole =
+            RecordBatch::try_new(spec.schema.arrow(), vec![cast(&text, &data_type).unwrap()]).unwrap();
+        let batches: Vec<_> =
+            (0..90_000).step_by(7_001).map(|at| whole.slice(at, 7_001.min(90_000 - at))).collect();
+        let (_, read) = round_trip(&spec, &batches).await;
+        let read = arrow::compute::concat_batches(&whole.schema(), &read).unwrap();
+        let plain =
+            |b: &RecordBatch| cast(&cast(b.column(0), &DataType::Binary).unwrap(), &DataType::Utf8).unwrap();
+        assert_eq!(plain(&read).as_ref(), text.as_ref(), "{data_type}");
+    }
+}
+
+#[tokio::test]
+async fn bounds_of_repeated_strings_hold_per_page() {
+    let spec = WriteSpec {
+        schema: schema(&[("t", DataType::Utf8)]),
+        sort: vec![ColumnId(1)],
+        ..WriteSpec::default()
+    };
+    let long = |i: i64| format!("{}{i:06}", "ü".repeat(40));
+    let text: ArrayRef = Arc::new((0..30_000).map(|i| Some(long(i / 600))).collect::<StringArray>());
+    let batch = RecordBatch::try_new(spec.schema.arrow(), vec![text]).unwrap();
+    let (pieces, meta) = write_file(&spec, std::iter::once(Ok(batch))).unwrap();
+    let objects = store("f", pieces).await;
+    let footer = open(&objects, "f", &meta).footer().await.unwrap();
+    let column = footer.metadata.row_group(0).column(0);
+    let statistics = column.statistics().unwrap();
+    assert!(statistics.min_bytes_opt().unwrap() <= long(0).as_bytes() && !statistics.min_is_exact());
+    assert!(statistics.max_bytes_opt().unwrap() >= long(49).as_bytes() && !statistics.max_is_exact());
+    assert_eq!(statistics.null_count_opt(), Some(0));
+    let pages = &footer.metadata.offset_index().unwrap()[0][0].page_locations;
+    let parquet::file::page_index::column_index::ColumnIndexMetaData::BYTE_ARRAY(index) =
+        &footer.metadata.column_index().unwrap()[0][0]
+    else {
+        panic!("no column index");
+    };
+    assert!(pages.len() > 2);
+    for (page, location) in pages.iter().enumerate() {
+        let end = pages.get(page + 1).map_or(30_000, |p| p.first_row_index);
+        let (first, last) = (long(location.first_row_index / 600), long((end - 1) / 600));
+        assert!(index.min_value(page).unwrap() <= first.as_bytes());
+        assert!(index.max_value(page).unwrap() >= last.as_bytes());
+    }
+}

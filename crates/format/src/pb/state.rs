@@ -71,6 +71,8 @@ pub struct TableState {
     /// In the order of `def.column_ids`: the seq that added the column.
     #[prost(uint64, repeated, tag = "9")]
     pub column_added: Vec<u64>,
+    #[prost(uint32, tag = "10")]
+    pub renamed: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -165,6 +167,8 @@ pub struct Producer {
     pub last_seq: u64,
     #[prost(message, repeated, tag = "4")]
     pub committed: Vec<CommittedToken>,
+    #[prost(uint64, tag = "5")]
+    pub since: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -203,6 +207,7 @@ impl From<&state::TableState> for TableState {
             created: t.created.0,
             changed: t.changed.0,
             column_added: t.column_added.iter().map(|s| s.0).collect(),
+            renamed: t.renamed.0,
         }
     }
 }
@@ -224,6 +229,7 @@ impl TryFrom<TableState> for state::TableState {
             created: Seq(t.created),
             changed: Seq(t.changed),
             column_added: t.column_added.into_iter().map(Seq).collect(),
+            renamed: SchemaId(t.renamed),
         })
     }
 }
@@ -249,20 +255,23 @@ impl From<&state::PartEntry> for PartEntry {
             state::PartEntry::RemovedSegment { removed, segment } => {
                 Entry::RemovedSegment(RemovedSegment { removed: removed.0, object: segment.into() })
             }
-            state::PartEntry::Producer { producer, low, last_seq, committed } => Entry::Producer(Producer {
-                producer: producer.0.to_be_bytes().to_vec(),
-                low: *low,
-                last_seq: last_seq.0,
-                committed: committed
-                    .iter()
-                    .map(|c| CommittedToken {
-                        counter: c.counter,
-                        seq: c.seq.0,
-                        rows: c.rows,
-                        digest: c.digest.clone(),
-                    })
-                    .collect(),
-            }),
+            state::PartEntry::Producer { producer, low, last_seq, since, committed } => {
+                Entry::Producer(Producer {
+                    producer: producer.0.to_be_bytes().to_vec(),
+                    low: *low,
+                    last_seq: last_seq.0,
+                    since: since.0,
+                    committed: committed
+                        .iter()
+                        .map(|c| CommittedToken {
+                            counter: c.counter,
+                            seq: c.seq.0,
+                            rows: c.rows,
+                            digest: c.digest.clone(),
+                        })
+                        .collect(),
+                })
+            }
         };
         Self { entry: Some(entry) }
     }
@@ -305,6 +314,7 @@ impl TryFrom<PartEntry> for state::PartEntry {
                 producer: ProducerId(super::convert::id128("a producer id", &p.producer)?),
                 low: p.low,
                 last_seq: Seq(p.last_seq),
+                since: Seq(p.since),
                 committed: p
                     .committed
                     .into_iter()

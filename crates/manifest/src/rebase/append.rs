@@ -48,7 +48,7 @@ impl Draft {
     fn target(&mut self, append: &AppendIntent) -> Result<TableId, Rejection> {
         match &append.target {
             AppendTarget::Existing { table, .. } => match self.state.table(*table) {
-                Some(table) => Ok(table.id()),
+                Some(table) => still_named(table, append),
                 None => Err(crate::state::no_such_table(&append.name).into()),
             },
             AppendTarget::New(spec) => match self.state.table_named(&append.name) {
@@ -105,6 +105,19 @@ impl Draft {
             _ => Err(error.into()),
         }
     }
+}
+
+/// Fields are bound by name, and the sections were cut by the column that had the designated timestamp's name then:
+/// where a column was renamed since, both may mean another column now.
+fn still_named(table: &Table, append: &AppendIntent) -> Result<TableId, Rejection> {
+    let AppendTarget::Existing { schema_id, .. } = &append.target else { return Ok(table.id()) };
+    if table.state.renamed > *schema_id {
+        return Err(Rejection::Recast(Error::schema_conflict(format!(
+            "columns of table {} were renamed since the rows were prepared",
+            append.name
+        ))));
+    }
+    Ok(table.id())
 }
 
 /// Whether sections that were cut for `spec` fit a table that somebody else created.

@@ -7,9 +7,6 @@ use tandem_types::{Column, ColumnId, Error, PartitionUnit, Result, TableName, Ta
 use crate::intent::{ColumnSpec, TableSpec};
 use crate::settings::{check_table_option, partition_unit};
 
-/// Columns of one table, at most.
-const MAX_COLUMNS: usize = 4096;
-
 impl TableSpec {
     /// Fills in the defaults and checks that all of it fits together. Column ids count from 1.
     pub fn resolve(&self, name: &TableName) -> Result<TableDef> {
@@ -18,12 +15,7 @@ impl TableSpec {
 
     fn resolve_parts(&self) -> Result<TableDef> {
         let spec = self.with_options_moved()?;
-        if spec.columns.len() > MAX_COLUMNS {
-            return Err(Error::invalid(format!(
-                "{} columns, at most {MAX_COLUMNS} are allowed",
-                spec.columns.len()
-            )));
-        }
+        super::check_columns(spec.columns.len())?;
         let timestamp = spec.designated_timestamp()?;
         let columns: Vec<Column> = spec
             .columns

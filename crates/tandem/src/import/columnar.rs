@@ -33,7 +33,8 @@ pub struct ColumnarFile {
 
 impl ColumnarFile {
     pub fn parquet(name: &str, file: File) -> Result<Self> {
-        let not_parquet = |e: &dyn std::fmt::Display| Error::invalid(format!("{name}: not a readable Parquet file: {e}"));
+        let not_parquet =
+            |e: &dyn std::fmt::Display| Error::invalid(format!("{name}: not a readable Parquet file: {e}"));
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| not_parquet(&e))?;
         let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).ok();
         let schema = builder.schema().clone();
@@ -42,7 +43,8 @@ impl ColumnarFile {
     }
 
     pub fn arrow(name: &str, mut file: File) -> Result<Self> {
-        let not_arrow = |e: &dyn std::fmt::Display| Error::invalid(format!("{name}: not readable Arrow IPC: {e}"));
+        let not_arrow =
+            |e: &dyn std::fmt::Display| Error::invalid(format!("{name}: not readable Arrow IPC: {e}"));
         let mut first = Vec::with_capacity(IPC_FILE_MAGIC.len());
         let read = file.by_ref().take(IPC_FILE_MAGIC.len() as u64).read_to_end(&mut first);
         read.and_then(|_| file.rewind()).map_err(|e| not_arrow(&e))?;
@@ -76,7 +78,11 @@ impl ColumnarFile {
             let batch = batch.map_err(|e| Error::invalid(format!("{name}: after row {rows_before}: {e}")))?;
             let columns = chosen.iter().map(|(place, field)| {
                 cast_exactly(batch.column(*place), field).map_err(|(row, why)| {
-                    Error::invalid(format!("{name}: row {}: column {}: {why}", rows_before + row + 1, field.name()))
+                    Error::invalid(format!(
+                        "{name}: row {}: column {}: {why}",
+                        rows_before + row + 1,
+                        field.name()
+                    ))
                 })
             });
             let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;

@@ -3,7 +3,7 @@
 //! Records are read as text first and cast column by column, so that an error can name the line and
 //! the column, whatever quoted line breaks came before.
 
-use std::io::Read;
+use std::io::BufRead;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, StringBuilder};
@@ -27,7 +27,7 @@ pub struct CsvOptions {
     pub nulls: Nulls,
 }
 
-type Content = Box<dyn Read + Send>;
+type Content = Box<dyn BufRead + Send>;
 
 /// An open file: its columns are known, its records come next.
 pub struct CsvFile {
@@ -35,18 +35,24 @@ pub struct CsvFile {
     reader: csv::Reader<Content>,
     columns: Vec<String>,
     nulls: Nulls,
+    /// Whether lines end with CR LF.
+    crlf: bool,
+    /// The line on which the record read last begins, from 1.
+    line: u64,
 }
 
 impl CsvFile {
     /// Reads the header. `name` goes into messages.
-    pub fn open(name: &str, content: Content, options: &CsvOptions) -> Result<Self> {
+    pub fn open(name: &str, mut content: Content, options: &CsvOptions) -> Result<Self> {
+        let first = content.fill_buf().map_err(|e| Error::invalid(format!("cannot read {name:?}: {e}")))?;
+        let crlf = first.split_inclusive(|b| *b == b'\n').next().is_some_and(|line| line.ends_with(b"\r\n"));
         let mut reader = ReaderBuilder::new()
             .delimiter(options.delimiter)
             .quote(options.quote)
             .has_headers(options.header)
             .from_reader(content);
         // Without a header this peeks at the first record, for its length.
-        let first = reader.byte_headers().map_err(|e| explain(name, &e))?.clone();
+        let first = reader.byte_headers().map_err(|e| explain(name, &e, crlf))?.clone();
         let mut columns: Vec<String> = if options.header {
             let column = |bytes| std::str::from_utf8(bytes).map(|s: &str| s.trim().to_owned());
             let read: Result<_, _> = first.iter().map(column).collect();
@@ -67,7 +73,7 @@ impl CsvFile {
         if columns.is_empty() {
             return Err(Error::invalid(format!("{name}: the file is empty")));
         }
-        Ok(Self { name: name.to_owned(), reader, columns, nulls: options.nulls.clone() })
+        Ok(Self { name: name.to_owned(), reader, columns, nulls: options.nulls.clone(), crlf, line: 1 })
     }
 
     pub fn columns(&self) -> &[String] {
@@ -82,7 +88,7 @@ impl CsvFile {
         while left > 0 && self.read(&mut record)? {
             left -= 1;
             for ((bytes, guess), column) in record.iter().zip(&mut guesses).zip(&self.columns) {
-                let text = utf8(&self.name, &record, column, bytes)?;
+                let text = utf8(&self.name, self.line, column, bytes)?;
                 if !self.nulls.may_be_null(text) {
                     guess.see(text);
                 }
@@ -98,7 +104,20 @@ impl CsvFile {
     }
 
     fn read(&mut self, record: &mut ByteRecord) -> Result<bool> {
-        self.reader.read_byte_record(record).map_err(|e| explain(&self.name, &e))
+        if !self.reader.read_byte_record(record).map_err(|e| explain(&self.name, &e, self.crlf))? {
+            return Ok(false);
+        }
+        // A record is taken to begin where the one before ended: before the LF of a CR LF, and before blank
+        // lines. So the line breaks that are neither in it nor at its end came first.
+        let passed = record.position().map_or(self.line, csv::Position::line);
+        let breaks = self.reader.position().line().saturating_sub(passed);
+        let at_end = u64::from(!self.crlf);
+        let leading = match breaks.saturating_sub(at_end) {
+            0 => 0,
+            more => more.saturating_sub(record.as_slice().iter().filter(|b| **b == b'\n').count() as u64),
+        };
+        self.line = passed + leading;
+        Ok(true)
     }
 }
 
@@ -120,10 +139,10 @@ impl CsvBatches {
                 self.done = true;
                 break;
             }
-            lines.push(line_of(&record));
+            lines.push(self.file.line);
             for ((place, field), builder) in self.chosen.iter().zip(&mut builders) {
                 let bytes = record.get(*place).unwrap_or_default();
-                let text = utf8(&self.file.name, &record, field.name(), bytes)?;
+                let text = utf8(&self.file.name, self.file.line, field.name(), bytes)?;
                 let is_text = *field.data_type() == DataType::Utf8;
                 let text = if is_text { text } else { text.trim_ascii() };
                 if self.file.nulls.is_null(text, is_text) {
@@ -136,9 +155,11 @@ impl CsvBatches {
         if lines.is_empty() {
             return Ok(None);
         }
-        let columns = self.chosen.iter().zip(builders).map(|((_, field), mut builder)| {
-            self.cast(field, &Arc::new(builder.finish()), &lines)
-        });
+        let columns = self
+            .chosen
+            .iter()
+            .zip(builders)
+            .map(|((_, field), mut builder)| self.cast(field, &Arc::new(builder.finish()), &lines));
         let columns: Vec<ArrayRef> = columns.collect::<Result<_>>()?;
         RecordBatch::try_new(self.schema.clone(), columns)
             .map(Some)
@@ -173,18 +194,15 @@ impl Iterator for CsvBatches {
     }
 }
 
-fn line_of(record: &ByteRecord) -> u64 {
-    record.position().map_or(0, csv::Position::line)
+fn utf8<'a>(name: &str, line: u64, column: &str, bytes: &'a [u8]) -> Result<&'a str> {
+    std::str::from_utf8(bytes)
+        .map_err(|_| Error::invalid(format!("{name}:{line}: column {column}: the value is not UTF-8")))
 }
 
-fn utf8<'a>(name: &str, record: &ByteRecord, column: &str, bytes: &'a [u8]) -> Result<&'a str> {
-    std::str::from_utf8(bytes).map_err(|_| {
-        Error::invalid(format!("{name}:{}: column {column}: the value is not UTF-8", line_of(record)))
-    })
-}
-
-fn explain(name: &str, e: &csv::Error) -> Error {
-    let line = |position: &Option<csv::Position>| position.as_ref().map_or(0, csv::Position::line);
+fn explain(name: &str, e: &csv::Error, crlf: bool) -> Error {
+    // The position is that of the end of the line before, ahead of the LF of a CR LF.
+    let line =
+        |position: &Option<csv::Position>| position.as_ref().map_or(0, |p| p.line() + u64::from(crlf));
     match e.kind() {
         ErrorKind::UnequalLengths { pos, expected_len, len } => Error::invalid(format!(
             "{name}:{}: the record has {len} fields, the first one has {expected_len}",
@@ -214,7 +232,8 @@ mod tests {
     }
 
     fn load(text: &str, fields: &[(&str, DataType)]) -> Result<Vec<RecordBatch>> {
-        let field = |(i, (name, t)): (usize, &(&str, DataType))| (i, Arc::new(Field::new(*name, t.clone(), true)));
+        let field =
+            |(i, (name, t)): (usize, &(&str, DataType))| (i, Arc::new(Field::new(*name, t.clone(), true)));
         open(text, &options())?.batches(fields.iter().enumerate().map(field).collect()).collect()
     }
 
@@ -247,6 +266,10 @@ mod tests {
             ("i,t\n1,a\nx,b\n", "f.csv:3: column i: cannot read \"x\" as Int64"),
             ("i,t\n1,\"a\nb\"\n\n2,c\nx,b\n", "f.csv:6: column i: cannot read \"x\" as Int64"),
             ("i,t\r\n1,a\r\n2,b\r\nx,b\r\n", "f.csv:4: column i: cannot read \"x\" as Int64"),
+            ("i,t\n1,a\n\n\nx,b\n", "f.csv:5: column i: cannot read \"x\" as Int64"),
+            ("i,t\r\n1,\"a\r\nb\"\r\n\r\nx,b", "f.csv:5: column i: cannot read \"x\" as Int64"),
+            ("i,t\r\n1,a\r\n2\r\n", "f.csv:3: the record has 1 fields, the first one has 2"),
+            ("i,t\nx,b", "f.csv:2: column i: cannot read \"x\" as Int64"),
             ("i,t\n1,a\n2\n", "f.csv:3: the record has 1 fields, the first one has 2"),
         ] {
             assert_eq!(load(text, &IT).unwrap_err().message(), message);

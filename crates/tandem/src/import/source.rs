@@ -96,8 +96,8 @@ impl Source {
             std::io::copy(&mut std::io::stdin().lock(), &mut file)?;
             Ok(file.into_temp_path())
         };
-        let spooled: TempPath =
-            spool().map_err(|e: std::io::Error| Error::invalid(format!("cannot read standard input: {e}")))?;
+        let spooled: TempPath = spool()
+            .map_err(|e: std::io::Error| Error::invalid(format!("cannot read standard input: {e}")))?;
         let path = spooled.to_path_buf();
         Self::at("standard input".to_owned(), path, format, Some(spooled))
     }

@@ -71,7 +71,9 @@ impl Guess {
     fn class_of(&mut self, text: &str) -> u8 {
         let bytes = text.as_bytes();
         match bytes.first() {
-            Some(b'0'..=b'9') if bytes.get(4) == Some(&b'-') && bytes.get(7) == Some(&b'-') => self.time_class(text),
+            Some(b'0'..=b'9') if bytes.get(4) == Some(&b'-') && bytes.get(7) == Some(&b'-') => {
+                self.time_class(text)
+            }
             Some(b'0'..=b'9' | b'-' | b'+' | b'.') => number_class(text),
             Some(b't' | b'T' | b'f' | b'F')
                 if text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") =>
@@ -90,9 +92,9 @@ impl Guess {
         if string_to_datetime(&chrono::Utc, text).is_err() {
             return TEXT;
         }
-        let digits = text.split_once('.').map_or(0, |(_, fraction)| {
-            fraction.bytes().take_while(u8::is_ascii_digit).count()
-        });
+        let digits = text
+            .split_once('.')
+            .map_or(0, |(_, fraction)| fraction.bytes().take_while(u8::is_ascii_digit).count());
         self.nanoseconds |= digits > 6;
         TIMESTAMP
     }
@@ -138,7 +140,8 @@ pub fn merge_types(a: &DataType, b: &DataType, from_text: bool) -> Option<DataTy
         (Timestamp(one, zone), Timestamp(other, other_zone)) if zone == other_zone => {
             Some(Timestamp((*one).max(*other), zone.clone()))
         }
-        _ => common_supertype(a, b).or_else(|| from_text.then_some(Utf8).filter(|_| !a.is_nested() && !b.is_nested())),
+        _ => common_supertype(a, b)
+            .or_else(|| from_text.then_some(Utf8).filter(|_| !a.is_nested() && !b.is_nested())),
     }
 }
 
@@ -157,7 +160,8 @@ pub fn cast_text(texts: &Arc<StringArray>, to: &DataType) -> Result<ArrayRef, Ca
         return Ok(texts.clone());
     }
     let options = CastOptions { safe: true, ..Default::default() };
-    let values = cast_with_options(texts, to, &options).map_err(|e| CastFailure::Type(e.to_string()))?;
+    let values =
+        cast_with_options(texts.as_ref(), to, &options).map_err(|e| CastFailure::Type(e.to_string()))?;
     if values.null_count() > texts.null_count() {
         let bad = (0..texts.len()).find(|&row| texts.is_valid(row) && values.is_null(row));
         if let Some(row) = bad {

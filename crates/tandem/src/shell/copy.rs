@@ -61,12 +61,16 @@ pub fn parse(statement: &str) -> Result<Option<Copy>> {
         return Err(Error::invalid("COPY needs TO 'file' after its query or table"));
     }
     let path = tokens.get(to + 1).and_then(|t| text_literal(t.text));
-    let path = path.filter(|p| !p.is_empty()).ok_or_else(|| Error::invalid("COPY needs a file name in single quotes after TO"))?;
+    let path = path
+        .filter(|p| !p.is_empty())
+        .ok_or_else(|| Error::invalid("COPY needs a file name in single quotes after TO"))?;
     let (stem, compression) = compression_of(&path);
     let by_extension = stem.rsplit_once('.').and_then(|(_, extension)| FileFormat::of_name(extension));
     let format = match tokens.get(to + 2) {
         None => by_extension.ok_or_else(|| {
-            Error::invalid(format!("cannot tell the format of {path:?}: add STORED AS parquet, csv, tsv, json, ndjson or arrow"))
+            Error::invalid(format!(
+                "cannot tell the format of {path:?}: add STORED AS parquet, csv, tsv, json, ndjson or arrow"
+            ))
         })?,
         Some(_) if is(to + 2, "stored") && is(to + 3, "as") && tokens.len() == to + 5 => {
             let name = tokens.get(to + 4).map_or("", |t| t.text.trim_matches('\''));
@@ -74,7 +78,10 @@ pub fn parse(statement: &str) -> Result<Option<Copy>> {
                 .ok_or_else(|| Error::invalid(format!("COPY cannot write the format {name:?}")))?
         }
         Some(other) => {
-            return Err(Error::unsupported(format!("COPY does not understand {:?} after the file name", other.text)));
+            return Err(Error::unsupported(format!(
+                "COPY does not understand {:?} after the file name",
+                other.text
+            )));
         }
     };
     if compression != Compression::None && matches!(format, FileFormat::Parquet | FileFormat::Arrow) {
@@ -151,7 +158,9 @@ mod tests {
 
     #[test]
     fn a_copy_keeps_its_query_as_written() {
-        let copy = parse("copy (select a<=1.5, ')' as \"x)\" from (select 1) -- )\n) to 'out.parquet'").unwrap().unwrap();
+        let copy = parse("copy (select a<=1.5, ')' as \"x)\" from (select 1) -- )\n) to 'out.parquet'")
+            .unwrap()
+            .unwrap();
         assert_eq!(copy.query, "select a<=1.5, ')' as \"x)\" from (select 1) -- )");
         assert_eq!((copy.path.as_str(), copy.format), ("out.parquet", FileFormat::Parquet));
     }

@@ -185,9 +185,7 @@ fn write_json(out: &mut Sink, array: bool, begun: &mut bool, batch: &RecordBatch
 fn sink(copy: &Copy, file: BufWriter<File>) -> Result<Sink, ArrowError> {
     Ok(match copy.compression {
         Compression::None => Box::new(file),
-        Compression::Gzip => {
-            Box::new(flate2::write::GzEncoder::new(file, flate2::Compression::default()))
-        }
+        Compression::Gzip => Box::new(flate2::write::GzEncoder::new(file, flate2::Compression::default())),
         Compression::Zstd => Box::new(zstd::Encoder::new(file, 0)?),
     })
 }

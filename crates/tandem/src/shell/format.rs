@@ -156,7 +156,10 @@ impl<'a> Printer<'a> {
         for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
             let before: &[u8] = if self.begun { b",\n" } else { b"[\n" };
             self.begun = true;
-            self.out.write_all(before).and_then(|()| self.out.write_all(line)).map_err(|e| self.out.error(e))?;
+            self.out
+                .write_all(before)
+                .and_then(|()| self.out.write_all(line))
+                .map_err(|e| self.out.error(e))?;
         }
         Ok(())
     }
@@ -202,7 +205,11 @@ pub fn nested_as_text(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
             let formatter = ArrayFormatter::try_new(column.as_ref(), &options)?;
             let texts = (0..column.len())
                 .map(|row| {
-                    if column.is_null(row) { Ok(None) } else { formatter.value(row).try_to_string().map(Some) }
+                    if column.is_null(row) {
+                        Ok(None)
+                    } else {
+                        formatter.value(row).try_to_string().map(Some)
+                    }
                 })
                 .collect::<Result<StringArray, _>>()?;
             fields.push(Arc::new(Field::new(field.name(), DataType::Utf8, true)));
@@ -297,6 +304,9 @@ mod tests {
         let list = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), Some(2)]), None]);
         let batch = RecordBatch::try_from_iter([("l", Arc::new(list) as ArrayRef)]).unwrap();
         let flat = nested_as_text(&batch).unwrap();
-        assert_eq!(flat.column(0).as_ref(), &StringArray::from(vec![Some("[1, 2]"), None]) as &dyn arrow::array::Array);
+        assert_eq!(
+            flat.column(0).as_ref(),
+            &StringArray::from(vec![Some("[1, 2]"), None]) as &dyn arrow::array::Array
+        );
     }
 }

@@ -65,9 +65,9 @@ pub fn parse(line: &str) -> Result<Meta> {
             Format::from_str(name, true)
                 .map_err(|_| Error::invalid(format!("unknown format {name:?}: {}", format_names())))?,
         )),
-        ("\\maxrows", argument) => Meta::RowsMax(
-            argument.and_then(|a| a.parse().ok()).ok_or_else(|| needs("a number of rows"))?,
-        ),
+        ("\\maxrows", argument) => {
+            Meta::RowsMax(argument.and_then(|a| a.parse().ok()).ok_or_else(|| needs("a number of rows"))?)
+        }
         ("\\o", argument) => Meta::Output(argument.map(unquoted)),
         ("\\i", argument) => Meta::Include(argument.map(unquoted).ok_or_else(|| needs("a file"))?),
         _ => return Err(Error::invalid(format!("unknown command {line:?}, \\? lists them"))),

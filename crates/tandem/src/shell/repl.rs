@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use rustyline::Editor;
 use rustyline::config::{CompletionType, Config};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
-use rustyline::Editor;
 use tandem_types::{Error, Result};
 
 use super::backend::SqlBackend;

@@ -173,7 +173,9 @@ impl<B: SqlBackend> Session<B> {
                 self.remark(if self.settings.timing { "timing is on" } else { "timing is off" });
             }
             Meta::Format(Some(format)) => self.settings.format = format,
-            Meta::Format(None) => self.remark(&format!("format is {:?}", self.settings.format).to_lowercase()),
+            Meta::Format(None) => {
+                self.remark(&format!("format is {:?}", self.settings.format).to_lowercase())
+            }
             Meta::RowsMax(rows) => self.settings.rows_max = Some(rows).filter(|n| *n > 0),
             Meta::Output(path) => {
                 self.out.finish()?;
@@ -232,7 +234,8 @@ impl<B: SqlBackend> Session<B> {
 
 /// Reads a script; `-` is standard input.
 pub fn read_script(path: &str) -> Result<String> {
-    let text = if path == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
+    let text =
+        if path == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
     text.map_err(|e| Error::invalid(format!("cannot read {path:?}: {e}")))
 }
 

@@ -74,15 +74,14 @@ pub fn token_len(text: &str) -> usize {
         }
         Some('-') if text.starts_with("--") => text.find('\n').unwrap_or(to_end),
         Some('/') if text.starts_with("/*") => comment_len(text),
-        Some('$') => dollar_tag(text)
-            .map_or(1, |tag| {
-                let body = text.get(tag.len()..).unwrap_or_default();
-                body.find(tag).map_or(to_end, |i| i + 2 * tag.len())
-            }),
+        Some('$') => dollar_tag(text).map_or(1, |tag| {
+            let body = text.get(tag.len()..).unwrap_or_default();
+            body.find(tag).map_or(to_end, |i| i + 2 * tag.len())
+        }),
         // A word is taken whole, so that a dollar inside a name opens no quote.
-        Some(c) if c.is_alphanumeric() || c == '_' => text
-            .find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$'))
-            .unwrap_or(to_end),
+        Some(c) if c.is_alphanumeric() || c == '_' => {
+            text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(to_end)
+        }
         Some(c) => c.len_utf8(),
     }
 }
@@ -110,7 +109,8 @@ fn dollar_tag(text: &str) -> Option<&str> {
     let name = text.strip_prefix('$')?;
     let end = name.find('$')?;
     let tag = name.get(..end)?;
-    let fits = tag.chars().all(|c| c.is_alphanumeric() || c == '_') && !tag.starts_with(|c: char| c.is_ascii_digit());
+    let fits = tag.chars().all(|c| c.is_alphanumeric() || c == '_')
+        && !tag.starts_with(|c: char| c.is_ascii_digit());
     if fits { text.get(..end + 2) } else { None }
 }
 
@@ -135,12 +135,10 @@ mod tests {
 
     #[test]
     fn semicolons_inside_quotes_and_comments_end_nothing() {
-        let text = "SELECT ';''; ', \";\" -- a;b\n, 1; /* ; /* ; */ ; */ select $$;$$, $t$ $$;$u$ $t$ ; select 3";
+        let text =
+            "SELECT ';''; ', \";\" -- a;b\n, 1; /* ; /* ; */ ; */ select $$;$$, $t$ $$;$u$ $t$ ; select 3";
         let (found, rest) = all(text);
-        assert_eq!(
-            found,
-            ["SELECT ';''; ', \";\" -- a;b\n, 1", "select $$;$$, $t$ $$;$u$ $t$"]
-        );
+        assert_eq!(found, ["SELECT ';''; ', \";\" -- a;b\n, 1", "select $$;$$, $t$ $$;$u$ $t$"]);
         assert_eq!(rest, "select 3");
     }
 

@@ -1,0 +1,207 @@
+//! Upkeep: when compaction and checkpoints run.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tandem_compact::{Inputs, Job, LoadSection, Urgency, next_job};
+use tandem_log::WrittenCheckpoint;
+use tandem_manifest::{Manifest, Step, TailSection};
+use tandem_segment::DecodedSection;
+use tandem_sql::Receipt;
+use tandem_types::{ErrorKind, Result, Seq, TableName};
+
+use crate::Shared;
+
+/// After a failure upkeep waits this long before it tries again.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// How often a statement's compaction starts over because somebody else's commit took its inputs.
+const CONFLICTS_MAX: u32 = 100;
+
+/// What upkeep remembers between jobs.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    checkpoint: Option<WrittenCheckpoint>,
+    /// `Writer::logged_bytes` when the last checkpoint was written, less what was replayed at the start.
+    bytes_at_checkpoint: i128,
+    /// Seqs by the time at which they were the head, to know how long rows have waited.
+    heads: VecDeque<(Duration, Seq)>,
+}
+
+/// How finely the waiting of rows is told: this many heads are remembered per `tail_age`.
+const HEADS_PER_AGE: u32 = 16;
+
+impl Upkeep {
+    pub fn new(checkpoint: Option<WrittenCheckpoint>, replayed_bytes: u64) -> Self {
+        Self { checkpoint, bytes_at_checkpoint: -i128::from(replayed_bytes), heads: VecDeque::new() }
+    }
+
+    /// The seq up to which everything is older than `age`, as far as this process has seen.
+    fn waited(&mut self, now: Duration, head: Seq, age: Duration) -> Option<Seq> {
+        let step = age / HEADS_PER_AGE;
+        if self.heads.back().is_none_or(|(at, _)| now >= *at + step) {
+            self.heads.push_back((now, head));
+        }
+        let old = |entry: &(Duration, Seq)| entry.0 + age <= now;
+        while self.heads.get(1).is_some_and(old) {
+            self.heads.pop_front();
+        }
+        self.heads.front().filter(|entry| old(entry)).map(|(_, seq)| *seq)
+    }
+}
+
+/// Runs until it is aborted.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    if !shared.config.upkeep {
+        return;
+    }
+    let clock = shared.env.clock.clone();
+    loop {
+        match shared.upkeep_round().await {
+            Ok(true) => {}
+            Ok(false) => clock.sleep(shared.config.upkeep_interval).await,
+            Err(e) if e.kind() == ErrorKind::Serialization => {
+                tracing::debug!(error = %e, "another node did this piece of upkeep first");
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "upkeep failed, trying again later");
+                metrics::counter!("tandem_upkeep_failures_total").increment(1);
+                clock.sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// One job, if any is worth doing.
+    async fn upkeep_round(&self) -> Result<bool> {
+        let state = self.writer.state();
+        let mut upkeep = self.upkeep.lock().await;
+        if self.checkpoint_is_due(&upkeep, &state) {
+            self.checkpoint_locked(&mut upkeep).await?;
+            return Ok(true);
+        }
+        let old = upkeep.waited(self.env.clock.monotonic(), state.seq(), self.config.tail_age);
+        // The largest tail first: it costs readers most.
+        let mut tables: Vec<_> = state.tables().collect();
+        tables.sort_by_key(|t| std::cmp::Reverse(t.tail_bytes()));
+        for table in tables {
+            let old_tail = table.tail().next().is_some_and(|t| old.is_some_and(|old| t.key.seq <= old));
+            let urgency = match old {
+                Some(old) if old_tail => Urgency::OldTail(old),
+                _ => Urgency::Usual,
+            };
+            if let Some(job) = next_job(table, &self.config.policy, urgency) {
+                self.compact(&state, &job).await?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Runs a job and commits what it made.
+    async fn compact(&self, state: &Arc<Manifest>, job: &Job) -> Result<Receipt> {
+        let started = self.env.clock.monotonic();
+        let inputs = Inputs {
+            env: self.env.clone(),
+            writer: self.writer.id(),
+            manifest: state.clone(),
+            footers: self.footers.clone(),
+            load: self.loader(job),
+        };
+        let output = tandem_compact::run(&inputs, job).await?;
+        let step = Step::Replace(output.replace);
+        let committed = self.writer.submit_upkeep(state.seq(), vec![step]).await?;
+        for part in &job.parts {
+            let consumed =
+                self.writer.state().table(job.table).is_none_or(|t| t.tail_section(&part.section).is_none());
+            if consumed {
+                self.writer.tail().remove(job.table, part.section);
+            }
+        }
+        let took = self.env.clock.monotonic() - started;
+        metrics::counter!("tandem_compactions_total").increment(1);
+        metrics::counter!("tandem_compacted_rows_total").increment(output.rows);
+        metrics::histogram!("tandem_compaction_seconds").record(took.as_secs_f64());
+        tracing::debug!(
+            table = %job.table, sections = job.parts.len(), files = job.files.len(), rows = output.rows,
+            bytes = output.bytes, ?took, "compacted"
+        );
+        Ok(Receipt { seq: committed.seq, rows: output.rows })
+    }
+
+    fn loader(&self, job: &Job) -> Arc<LoadSection> {
+        let (table, tail) = (job.table, self.tail.clone());
+        Arc::new(move |section: TailSection| -> BoxFuture<'static, Result<Arc<DecodedSection>>> {
+            let tail = tail.clone();
+            async move { tail.load(table, &section).await }.boxed()
+        })
+    }
+
+    /// Compacts everything that was committed to a table before the call.
+    pub(crate) async fn compact_all(&self, name: &TableName) -> Result<Receipt> {
+        let upto = self.writer.state().seq();
+        let table = self.writer.state().require(name)?.id();
+        let mut total = Receipt { seq: upto, rows: 0 };
+        let mut conflicts = 0;
+        loop {
+            // Taken anew for each job, so that the usual upkeep is not starved by a long statement.
+            let _one_at_a_time = self.upkeep.lock().await;
+            let state = self.writer.state();
+            let Some(job) = state
+                .table(table)
+                .and_then(|table| next_job(table, &self.config.policy, Urgency::Everything(upto)))
+            else {
+                return Ok(total);
+            };
+            match self.compact(&state, &job).await {
+                Ok(receipt) => total = Receipt { seq: receipt.seq, rows: total.rows + receipt.rows },
+                Err(e) if e.kind() == ErrorKind::Serialization && conflicts < CONFLICTS_MAX => conflicts += 1,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn checkpoint_is_due(&self, upkeep: &Upkeep, state: &Manifest) -> bool {
+        let setting = |name: &str| -> u64 {
+            let default =
+                tandem_manifest::DATABASE_SETTINGS.iter().find(|s| s.name == name).map_or("", |s| s.default);
+            state.setting(name).unwrap_or(default).parse().unwrap_or(u64::MAX)
+        };
+        let newest = state.checkpoint().map_or(Seq(0), |(seq, _)| seq);
+        let commits = state.seq().0 - newest.0.min(state.seq().0);
+        let bytes = i128::from(self.writer.logged_bytes()) - upkeep.bytes_at_checkpoint;
+        commits >= setting("checkpoint_commits") || bytes >= i128::from(setting("checkpoint_bytes"))
+    }
+
+    /// Writes and records a checkpoint of the present state.
+    pub(crate) async fn write_checkpoint(&self) -> Result<Seq> {
+        let mut upkeep = self.upkeep.lock().await;
+        self.checkpoint_locked(&mut upkeep).await
+    }
+
+    async fn checkpoint_locked(&self, upkeep: &mut Upkeep) -> Result<Seq> {
+        let state = self.writer.state();
+        match state.checkpoint() {
+            // The only commit since is the record itself.
+            Some((seq, _)) if seq.next() == state.seq() => return Ok(seq),
+            None if state.seq() == Seq(0) => return Ok(Seq(0)),
+            _ => {}
+        }
+        let bytes_now = i128::from(self.writer.logged_bytes());
+        let previous =
+            upkeep.checkpoint.as_ref().filter(|p| state.checkpoint() == Some((p.seq, p.root_hash)));
+        let written = self.log.write_checkpoint(&state, previous).await?;
+        let step = Step::Checkpoint { seq: written.seq, root_hash: written.root_hash };
+        self.writer.submit_upkeep(state.seq(), vec![step]).await?;
+        tracing::debug!(seq = %written.seq, bytes = written.bytes_written, "checkpoint");
+        metrics::counter!("tandem_checkpoints_total").increment(1);
+        let seq = written.seq;
+        upkeep.checkpoint = Some(written);
+        upkeep.bytes_at_checkpoint = bytes_now;
+        Ok(seq)
+    }
+}

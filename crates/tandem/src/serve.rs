@@ -1,0 +1,215 @@
+//! `tandem serve`: a node on a store, with its listeners.
+
+mod listen;
+mod options;
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tandem_env::{Chance, Env, SystemChance};
+use tandem_flight::{FlightConfig, NodeInfo};
+use tandem_http::{Metrics, Probes};
+use tandem_node::{Node, NodeConfig};
+use tandem_types::{Error, Result};
+use tokio::sync::watch;
+
+pub use options::ServeArgs;
+
+use listen::{Bound, bind};
+use options::Options;
+
+/// Runs a node until it is told to stop by SIGTERM or SIGINT.
+pub async fn run(args: ServeArgs) -> Result<()> {
+    let options = args.resolve()?;
+    start_logging();
+    // Before anything is counted.
+    let metrics = tandem_http::install_metrics()?;
+    // Before the store is touched: a taken port is found out at once.
+    let flight = bind("--flight", &options.flight)
+        .await?
+        .ok_or_else(|| Error::invalid("--flight off: a node without its Flight listener serves nobody"))?;
+    let http = bind("--http", &options.http).await?;
+
+    let node = open(&options).await?;
+    let serving = start(&node, flight, http, metrics, &options).await?;
+    announce(&node, &serving, &options)?;
+    wait_for_signal().await?;
+
+    println!("stopping: finishing what is running (again to stop at once)");
+    tokio::select! {
+        stopped = serving.stop() => stopped?,
+        second = wait_for_signal() => second?,
+    }
+    node.shutdown().await;
+    Ok(())
+}
+
+/// Opens the node that the options describe.
+async fn open(options: &Options) -> Result<Node> {
+    let env = Env::open(&options.store, &options.store_options)?;
+    Node::open(env, options.node.clone()).await
+}
+
+/// A node with a Flight listener on a free loopback port, for commands that were given a store instead of a server.
+pub struct Private {
+    pub url: String,
+    node: Node,
+    stop: watch::Sender<bool>,
+    service: tokio::task::JoinHandle<Result<()>>,
+}
+
+impl Private {
+    /// `store_options` are of the form `K=V`.
+    pub async fn start(store: &str, store_options: &[String]) -> Result<Self> {
+        let store_options: Vec<_> =
+            store_options.iter().map(|text| options::key_value(text)).collect::<Result<_>>()?;
+        let env = Env::open(store, &store_options)?;
+        let node = Node::open(env, NodeConfig::default()).await?;
+        let bound = bind("--store", "127.0.0.1:0").await?;
+        let Bound { listener, address } = bound.ok_or_else(|| Error::internal("no loopback address"))?;
+        let (stop, stopped) = watch::channel(false);
+        let service = tokio::spawn(tandem_flight::serve(
+            listener,
+            node.engine().clone(),
+            NodeInfo { node_id: "private".to_owned(), status: node.status() },
+            FlightConfig::default(),
+            until(stopped),
+        ));
+        Ok(Self { url: format!("grpc://{address}"), node, stop, service })
+    }
+
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        // The command's own connection is the only client there was.
+        let _ = self.service.await;
+        self.node.shutdown().await;
+    }
+}
+
+/// The services of a running node.
+struct Serving {
+    flight: std::net::SocketAddr,
+    http: Option<std::net::SocketAddr>,
+    ready: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<tokio::task::JoinHandle<Result<()>>>,
+}
+
+impl Serving {
+    async fn stop(self) -> Result<()> {
+        self.ready.store(false, Ordering::Release);
+        // Services that have ended by themselves do not listen any more; their result tells why.
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            task.await.map_err(|e| Error::internal(format!("a service failed: {e}")))??;
+        }
+        Ok(())
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone: the process is ending.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+async fn start(
+    node: &Node,
+    flight: Bound,
+    http: Option<Bound>,
+    metrics: Metrics,
+    options: &Options,
+) -> Result<Serving> {
+    let (stop, stopped) = watch::channel(false);
+    let ready = Arc::new(AtomicBool::new(true));
+    let mut serving = Serving {
+        flight: flight.address,
+        http: http.as_ref().map(|b| b.address),
+        ready: ready.clone(),
+        stop,
+        tasks: Vec::new(),
+    };
+    if let Some(http) = http {
+        let probes = Probes { metrics, observe: node.observe(), failure: node.health(), ready };
+        serving.tasks.push(tokio::spawn(tandem_http::serve(http.listener, probes, until(stopped.clone()))));
+    }
+    let info = NodeInfo { node_id: options.node.node_id.clone(), status: node.status() };
+    let service = tandem_flight::serve(
+        flight.listener,
+        node.engine().clone(),
+        info,
+        FlightConfig::default(),
+        until(stopped),
+    );
+    serving.tasks.push(tokio::spawn(service));
+    Ok(serving)
+}
+
+/// Tells scripts, by the ready file, and people, what to do next.
+fn announce(node: &Node, serving: &Serving, options: &Options) -> Result<()> {
+    if let Some(path) = &options.ready_file {
+        write_ready_file(path, node, serving, &options.node.node_id)?;
+    }
+    let state = node.state();
+    let rows: u64 = state.tables().map(|t| t.rows()).sum();
+    let (tables, seq) = (state.tables().count(), state.seq());
+    let connect = match serving.flight.port() {
+        8815 => String::new(),
+        port => format!(" --connect grpc://127.0.0.1:{port}"),
+    };
+    println!("TandemDB {} is ready", env!("CARGO_PKG_VERSION"));
+    println!("  store   {}  ({tables} tables, {rows} rows, at commit {seq})", options.store);
+    println!("  flight  grpc://{}", serving.flight);
+    if let Some(http) = serving.http {
+        println!("  http    http://{http}/metrics");
+    }
+    println!();
+    println!("Try next, in another terminal:");
+    println!("  tandem sql{connect}                                      a SQL shell; \\? helps");
+    println!(
+        "  tandem import FILE.csv --table T --create{connect}       load CSV, Parquet, JSON lines or Arrow"
+    );
+    println!("  python: adbc_driver_flightsql.dbapi.connect(\"grpc://{}\", autocommit=True)", serving.flight);
+    println!("Ctrl-C stops the node; what was acknowledged is already safe.");
+    std::io::stdout().flush().map_err(|e| Error::unavailable(format!("standard output: {e}")))
+}
+
+/// Written under another name first, so that whoever waits for it never reads half of it.
+fn write_ready_file(path: &Path, node: &Node, serving: &Serving, node_id: &str) -> Result<()> {
+    let text = serde_json::json!({
+        "node_id": node_id,
+        "flight": serving.flight.to_string(),
+        "http": serving.http.map(|a| a.to_string()),
+        "pg": null,
+        "seq": node.state().seq().0,
+    });
+    let part = path.with_extension("part");
+    std::fs::write(&part, format!("{text}\n"))
+        .and_then(|()| std::fs::rename(&part, path))
+        .map_err(|e| Error::invalid(format!("--ready-file {}: {e}", path.display())))
+}
+
+async fn wait_for_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|e| Error::internal(format!("cannot listen for signals: {e}")));
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}
+
+/// `RUST_LOG` says how much; by default decisions and warnings.
+fn start_logging() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,tandem=info"));
+    // Only the first call in a process counts; tests may have made one.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// A name for a node that was given none.
+fn random_node_id() -> String {
+    format!("node-{:08x}", SystemChance.next_u64() >> 32)
+}

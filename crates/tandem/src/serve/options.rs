@@ -1,0 +1,184 @@
+//! What `serve` is told: by flags, then by variables, then by a file, then by default.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tandem_node::NodeConfig;
+use tandem_types::{Error, Result};
+
+/// Runs a node.
+///
+/// Without any option: a database in ./tandem-data, Flight on 127.0.0.1:8815, HTTP on 127.0.0.1:9000. Any number of
+/// nodes may be started on one store.
+#[derive(clap::Args, Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ServeArgs {
+    /// Where the database lives: a directory, s3://bucket/prefix, gs://…, az://… or memory:// [default: ./tandem-data]
+    #[arg(long, env = "TANDEM_STORE", value_name = "URL")]
+    store: Option<String>,
+    /// Setting of the store's client, such as aws_endpoint=http://… or allow_http=true; may be repeated
+    #[arg(long = "store-option", env = "TANDEM_STORE_OPTION", value_name = "K=V", value_delimiter = ',')]
+    #[serde(default)]
+    store_option: Vec<String>,
+    /// Address of the Flight and Flight SQL listener; port 0 picks a free one [default: 127.0.0.1:8815]
+    #[arg(long, env = "TANDEM_FLIGHT", value_name = "ADDR")]
+    flight: Option<String>,
+    /// Address of the HTTP listener (health, metrics), or off [default: 127.0.0.1:9000]
+    #[arg(long, env = "TANDEM_HTTP", value_name = "ADDR")]
+    http: Option<String>,
+    /// Written, as JSON with the bound addresses, once requests are accepted
+    #[arg(long, env = "TANDEM_READY_FILE", value_name = "PATH")]
+    ready_file: Option<PathBuf>,
+    /// A name for this node, for people [default: random]
+    #[arg(long, env = "TANDEM_NODE_ID", value_name = "NAME")]
+    node_id: Option<String>,
+    /// Memory that running queries share before they spill to disk, such as 512MB [default: 256MB]
+    #[arg(long, env = "TANDEM_MEMORY_LIMIT", value_name = "SIZE")]
+    memory_limit: Option<String>,
+    /// Memory for rows that are not compacted yet [default: 128MB]
+    #[arg(long, env = "TANDEM_CACHE_SIZE", value_name = "SIZE")]
+    cache_size: Option<String>,
+    /// Where queries spill [default: the system's directory for temporary files]
+    #[arg(long, env = "TANDEM_CACHE_DIR", value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// How long a group of writes waits for company, such as 5ms: fewer requests, more latency [default: 0ms]
+    #[arg(long, env = "TANDEM_COMMIT_WINDOW", value_name = "TIME")]
+    commit_window: Option<String>,
+    /// Rows that ride in one commit object; larger ones go to segments of their own [default: 8MB]
+    #[arg(long, env = "TANDEM_COMMIT_INLINE_BYTES", value_name = "SIZE")]
+    commit_inline_bytes: Option<String>,
+    /// A TOML file with these options by their long names, without the dashes in front
+    #[arg(long, env = "TANDEM_CONFIG", value_name = "FILE.toml")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+}
+
+/// All of it decided.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub store: String,
+    pub store_options: Vec<(String, String)>,
+    pub flight: String,
+    pub http: String,
+    pub ready_file: Option<PathBuf>,
+    pub node: NodeConfig,
+}
+
+impl ServeArgs {
+    /// Fills in the file and the defaults.
+    pub fn resolve(self) -> Result<Options> {
+        let file = match &self.config {
+            Some(path) => read_file(path)?,
+            None => Self::default(),
+        };
+        let mut node = NodeConfig::default();
+        node.node_id = self.node_id.or(file.node_id).unwrap_or_else(super::random_node_id);
+        if let Some(text) = self.memory_limit.or(file.memory_limit) {
+            node.engine.memory_limit = size("--memory-limit", &text)?;
+        }
+        if let Some(text) = self.cache_size.or(file.cache_size) {
+            node.writer.tail_cache_bytes = size("--cache-size", &text)?;
+        }
+        node.engine.spill_dir = self.cache_dir.or(file.cache_dir);
+        if let Some(text) = self.commit_window.or(file.commit_window) {
+            node.writer.window = duration("--commit-window", &text)?;
+        }
+        if let Some(text) = self.commit_inline_bytes.or(file.commit_inline_bytes) {
+            node.writer.inline_bytes = size("--commit-inline-bytes", &text)? as u64;
+        }
+        let store_option = if self.store_option.is_empty() { file.store_option } else { self.store_option };
+        Ok(Options {
+            store: self.store.or(file.store).unwrap_or_else(|| "./tandem-data".to_owned()),
+            store_options: store_option.iter().map(|text| key_value(text)).collect::<Result<_>>()?,
+            flight: self.flight.or(file.flight).unwrap_or_else(|| "127.0.0.1:8815".to_owned()),
+            http: self.http.or(file.http).unwrap_or_else(|| "127.0.0.1:9000".to_owned()),
+            ready_file: self.ready_file.or(file.ready_file),
+            node,
+        })
+    }
+}
+
+fn read_file(path: &Path) -> Result<ServeArgs> {
+    let invalid = |e: &dyn std::fmt::Display| Error::invalid(format!("--config {}: {e}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| invalid(&e))?;
+    toml::from_str(&text).map_err(|e| invalid(&e))
+}
+
+/// `K=V`.
+pub fn key_value(text: &str) -> Result<(String, String)> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| Error::invalid(format!("--store-option {text:?} is not of the form K=V")))?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// A number of bytes, with a unit or without.
+fn size(flag: &str, text: &str) -> Result<usize> {
+    const UNITS: [(&str, usize); 7] = [
+        ("KB", 1 << 10),
+        ("MB", 1 << 20),
+        ("GB", 1 << 30),
+        ("K", 1 << 10),
+        ("M", 1 << 20),
+        ("G", 1 << 30),
+        ("B", 1),
+    ];
+    let upper = text.trim().to_ascii_uppercase().replace("IB", "B");
+    let (digits, unit) = UNITS
+        .iter()
+        .find_map(|(name, unit)| upper.strip_suffix(name).map(|digits| (digits, *unit)))
+        .unwrap_or((upper.as_str(), 1));
+    let number = digits.trim().parse::<usize>().ok().and_then(|n| n.checked_mul(unit)).filter(|n| *n > 0);
+    number.ok_or_else(|| Error::invalid(format!("{flag} {text:?} is no size: say 512MB or 2GB")))
+}
+
+/// A time, with its unit.
+fn duration(flag: &str, text: &str) -> Result<Duration> {
+    let invalid = || Error::invalid(format!("{flag} {text:?} is no time: say 5ms or 1s"));
+    let text = text.trim();
+    let (digits, unit) = match text.strip_suffix("ms") {
+        Some(digits) => (digits, 1),
+        None => (text.strip_suffix('s').ok_or_else(invalid)?, 1_000),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| invalid())?;
+    Ok(Duration::from_millis(number.checked_mul(unit).ok_or_else(invalid)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_are_read_with_their_units_and_refused_with_the_flag() {
+        assert_eq!(size("--x", "512MB").unwrap(), 512 << 20);
+        assert_eq!(size("--x", "2 GiB").unwrap(), 2 << 30);
+        assert_eq!(size("--x", "4096").unwrap(), 4096);
+        assert!(size("--cache-size", "much").unwrap_err().message().contains("--cache-size"));
+        assert!(size("--x", "0").is_err() && size("--x", "99999999999GB").is_err());
+        assert_eq!(duration("--x", "5ms").unwrap(), Duration::from_millis(5));
+        assert_eq!(duration("--x", "1s").unwrap(), Duration::from_secs(1));
+        assert!(duration("--commit-window", "5").unwrap_err().message().contains("--commit-window"));
+    }
+
+    #[test]
+    fn flags_come_before_the_file_and_the_file_before_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tandem.toml");
+        std::fs::write(&path, "flight = \"127.0.0.1:1\"\nhttp = \"off\"\nstore-option = [\"a=b\"]\n")
+            .unwrap();
+        let args = ServeArgs {
+            flight: Some("127.0.0.1:2".into()),
+            config: Some(path.clone()),
+            ..Default::default()
+        };
+        let options = args.resolve().unwrap();
+        assert_eq!((options.flight.as_str(), options.http.as_str()), ("127.0.0.1:2", "off"));
+        assert_eq!(options.store, "./tandem-data");
+        assert_eq!(options.store_options, [("a".to_owned(), "b".to_owned())]);
+
+        std::fs::write(&path, "fligth = \"x\"\n").unwrap();
+        let error = ServeArgs { config: Some(path), ..Default::default() }.resolve().unwrap_err();
+        assert!(error.message().contains("fligth"), "an unknown option is named: {error}");
+    }
+}

@@ -1,0 +1,80 @@
+//! Columns are bound by id, in files and in the tail alike.
+
+use super::Fixture;
+
+/// Runs the same statements with the rows in the tail, and again with the rows in files.
+async fn both(statements: &[&str], question: &str, answer: &str) {
+    for compact in [false, true] {
+        let f = Fixture::new();
+        f.run("CREATE TABLE t (ts TIMESTAMP, a INT, b TEXT)").await;
+        f.run("INSERT INTO t VALUES ('2024-01-01', 1, 'x'), ('2024-01-02', 2, 'y')").await;
+        for statement in statements {
+            if compact {
+                f.database.compact("t", &[]).await;
+            }
+            f.run(statement).await;
+        }
+        assert_eq!(f.ask(question).await, answer, "compact: {compact}, {statements:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_renamed_column_keeps_its_values() {
+    both(&["ALTER TABLE t RENAME COLUMN b TO c"], "SELECT a, c FROM t WHERE c = 'y'", "2 y").await;
+    both(
+        &[
+            "ALTER TABLE t RENAME COLUMN b TO tmp, RENAME COLUMN a TO b",
+            "ALTER TABLE t RENAME COLUMN tmp TO a",
+        ],
+        "SELECT a, b FROM t WHERE b > 1",
+        "y 2",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_column_added_again_does_not_get_the_old_ones_values() {
+    let again = ["ALTER TABLE t DROP COLUMN b", "ALTER TABLE t ADD COLUMN b TEXT"];
+    both(&again, "SELECT count(*), count(b) FROM t", "2 0").await;
+    both(&again, "SELECT count(*) FROM t WHERE b = 'x'", "0").await;
+    let other_type = ["ALTER TABLE t DROP COLUMN b", "ALTER TABLE t ADD COLUMN b BIGINT"];
+    both(&other_type, "SELECT a, b IS NULL FROM t ORDER BY a", "1 true\n2 true").await;
+    let taken = ["ALTER TABLE t DROP COLUMN b", "ALTER TABLE t RENAME COLUMN a TO b"];
+    both(&taken, "SELECT b FROM t ORDER BY b", "1\n2").await;
+}
+
+#[tokio::test]
+async fn an_added_column_is_null_in_older_rows() {
+    both(
+        &["ALTER TABLE t ADD COLUMN c DOUBLE", "INSERT INTO t VALUES ('2024-01-03', 3, 'z', 0.5)"],
+        "SELECT a, coalesce(c, -1) FROM t ORDER BY a",
+        "1 -1.0\n2 -1.0\n3 0.5",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_widened_column_reads_old_and_new_values() {
+    both(
+        &["ALTER TABLE t ALTER COLUMN a TYPE BIGINT", "INSERT INTO t VALUES ('2024-01-03', 5000000000, 'z')"],
+        "SELECT a FROM t WHERE a >= 2 ORDER BY a",
+        "2\n5000000000",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn all_of_it_together() {
+    both(
+        &[
+            "ALTER TABLE t RENAME COLUMN a TO c",
+            "ALTER TABLE t ALTER COLUMN c TYPE BIGINT",
+            "ALTER TABLE t ADD COLUMN a TEXT",
+            "INSERT INTO t (ts, a, c) VALUES ('2024-01-03', 'new', 3)",
+            "ALTER TABLE t DROP COLUMN b",
+        ],
+        "SELECT c, coalesce(a, '-') FROM t ORDER BY c",
+        "1 -\n2 -\n3 new",
+    )
+    .await;
+}

@@ -1,0 +1,309 @@
+//! A database without a log: commits are applied in memory, one at a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{AsArray, RecordBatch, UInt32Array};
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::Int64Type;
+use arrow_schema::DataType;
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use tandem_datafile::{FooterCache, WriteSpec, cast_to_schema, sort_batches, write_file};
+use tandem_format::{
+    CommitHeader, DataFile, FileName, ObjectName, Replace, SectionKey, SectionPart, data_path, encode_header,
+};
+use tandem_manifest::{
+    AppendIntent, AppendTarget, ColumnSpec, Intent, Manifest, Rebased, Rejection, SectionDraft, Step, Table,
+    TailSection, rebase,
+};
+use tandem_segment::column_stats;
+use tandem_types::{CommitId, DatabaseId, Error, Partition, Result, Seq, TableId, TableName, WriterId};
+
+use crate::database::{AppendRequest, Database, NodeSetting, Receipt, RowStream, SectionRows};
+
+#[derive(Debug)]
+pub(super) struct TestDatabase {
+    state: Mutex<State>,
+    objects: Arc<InMemory>,
+    footers: Arc<FooterCache>,
+    /// How often a section was loaded.
+    pub(super) loads: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    manifest: Arc<Manifest>,
+    sections: HashMap<SectionKey, Arc<SectionRows>>,
+    objects_made: u64,
+}
+
+impl Default for TestDatabase {
+    fn default() -> Self {
+        let manifest = Arc::new(Manifest::empty(DatabaseId(1)));
+        Self {
+            state: Mutex::new(State { manifest, sections: HashMap::new(), objects_made: 0 }),
+            objects: Arc::default(),
+            footers: Arc::new(FooterCache::new(64 << 20)),
+            loads: AtomicU64::new(0),
+        }
+    }
+}
+
+impl State {
+    fn commit(&mut self, steps: Vec<Step>) -> Result<Receipt> {
+        let manifest = Arc::clone(&self.manifest);
+        let at = manifest.seq().next();
+        let intent = Intent { token: None, digest: Vec::new(), base: manifest.seq(), steps };
+        let transaction = match rebase(&intent, &manifest, at, 0) {
+            Ok(Rebased::Commit { transaction, .. }) => transaction,
+            Ok(_) => return Ok(Receipt { seq: manifest.seq(), rows: 0 }),
+            Err(Rejection::Refused(error) | Rejection::Recast(error)) => return Err(error),
+        };
+        let header = CommitHeader {
+            seq: at,
+            commit_id: CommitId(at.0.into()),
+            writer: WriterId(1),
+            database: manifest.database(),
+            previous: manifest.header_hash(),
+            commit_time: manifest.commit_time() + 1,
+            raw_clock: 0,
+            transactions: vec![transaction],
+        };
+        let hash = encode_header(&header)?.hash;
+        self.manifest = Arc::new(manifest.apply(&header, hash)?.manifest);
+        Ok(Receipt { seq: at, rows: 0 })
+    }
+
+    fn append(&mut self, request: &AppendRequest, batches: Vec<RecordBatch>) -> Result<Receipt> {
+        if let Some(create) = &request.create {
+            self.commit(vec![Step::CreateTable {
+                name: request.table.clone(),
+                spec: create.spec.clone(),
+                if_not_exists: create.if_not_exists,
+                replace: create.replace,
+            }])?;
+        }
+        let table = self.manifest.require(&request.table)?.clone();
+        let timestamp = table.timestamp().and_then(|c| request.schema.index_of(&c.name).ok());
+        let mut rows = 0;
+        let mut sections = Vec::new();
+        for batch in &batches {
+            let stats = column_stats(batch, timestamp)?;
+            let mut partitions: BTreeMap<Partition, u64> = BTreeMap::new();
+            for partition in partitions_of(&table, batch, timestamp) {
+                *partitions.entry(partition).or_default() += 1;
+            }
+            rows += stats.rows;
+            sections.push(SectionDraft {
+                segment: None,
+                offset: rows * 64,
+                len: 64 * stats.rows,
+                crc32c: 0,
+                rows: stats.rows,
+                time: stats.time,
+                partitions: partitions.into_iter().collect(),
+                null_counts: stats.null_counts,
+            });
+        }
+        let fields = request.schema.fields().iter().map(|f| ColumnSpec {
+            name: f.name().clone(),
+            data_type: f.data_type().clone(),
+            nullable: f.is_nullable(),
+        });
+        let append = AppendIntent {
+            name: request.table.clone(),
+            target: AppendTarget::Existing { table: table.id(), schema_id: table.schema_id() },
+            policy: request.policy,
+            fields: fields.collect(),
+            sections,
+        };
+        let receipt = self.commit(vec![Step::Append(append)])?;
+        for (section, batch) in (0..).zip(batches) {
+            let rows = SectionRows { schema: batch.schema(), batches: vec![batch] };
+            self.sections.insert(SectionKey { seq: receipt.seq, transaction: 0, section }, Arc::new(rows));
+        }
+        Ok(Receipt { rows, ..receipt })
+    }
+}
+
+fn partitions_of(table: &Table, batch: &RecordBatch, timestamp: Option<usize>) -> Vec<Partition> {
+    let Some(index) = timestamp else { return vec![Partition(0); batch.num_rows()] };
+    let DataType::Timestamp(unit, _) = batch.column(index).data_type() else { panic!("no timestamp") };
+    let ticks = cast(batch.column(index), &DataType::Int64).unwrap();
+    ticks
+        .as_primitive::<Int64Type>()
+        .values()
+        .iter()
+        .map(|t| table.partition_by().partition(*t, *unit))
+        .collect()
+}
+
+impl TestDatabase {
+    /// Moves the tail's rows of the partitions with these labels into data files, one for each; all
+    /// partitions if there are no labels.
+    pub(super) async fn compact(&self, table: &str, labels: &[&str]) {
+        let (replace, files) = {
+            let mut state = self.state.lock().unwrap();
+            let table = state.manifest.require(&TableName::public(table)).unwrap().clone();
+            self.merge(&mut state, &table, labels)
+        };
+        for (path, bytes) in files {
+            self.objects.put(&Path::from(path), bytes).await.unwrap();
+        }
+        self.state.lock().unwrap().commit(vec![Step::Replace(replace)]).unwrap();
+    }
+
+    fn merge(
+        &self,
+        state: &mut State,
+        table: &Table,
+        labels: &[&str],
+    ) -> (Replace, Vec<(String, PutPayload)>) {
+        let by = table.partition_by();
+        let mut rows: BTreeMap<Partition, Vec<RecordBatch>> = BTreeMap::new();
+        let mut parts = Vec::new();
+        for section in table.tail() {
+            let stored = &state.sections[&section.key];
+            let time = table.timestamp().map(|c| c.id);
+            let timestamp = time.and_then(|id| section.section.columns.iter().position(|c| *c == id));
+            for partition in section.live.iter().copied() {
+                if !labels.is_empty() && !labels.contains(&by.label(partition).as_str()) {
+                    continue;
+                }
+                parts.push(SectionPart { section: section.key, partition });
+                for batch in &stored.batches {
+                    let of = partitions_of(table, batch, timestamp);
+                    let chosen = (0..).zip(of).filter(|(_, p)| *p == partition).map(|(i, _)| i);
+                    let chosen = take_record_batch(batch, &chosen.collect::<UInt32Array>()).unwrap();
+                    let fitted = cast_to_schema(&chosen, &section.section.columns, table.schema()).unwrap();
+                    rows.entry(partition).or_default().push(fitted);
+                }
+            }
+        }
+        let mut outputs = Vec::new();
+        let mut files = Vec::new();
+        for (partition, batches) in rows {
+            let sort: Vec<usize> =
+                table.order_by().iter().filter_map(|id| table.schema().position(*id)).collect();
+            let sorted = sort_batches(batches, &sort).unwrap();
+            let spec = WriteSpec {
+                schema: table.schema().clone(),
+                timestamp: table.timestamp().map(|c| c.id),
+                sort: table.order_by().to_vec(),
+                ..WriteSpec::default()
+            };
+            let (bytes, meta) = write_file(&spec, sorted.into_iter().map(Ok)).unwrap();
+            let name = state.file_name(partition);
+            files.push((data_path(table.id(), by, &name), PutPayload::from_iter(bytes)));
+            outputs.push(DataFile {
+                name,
+                rows: meta.rows,
+                size: meta.size,
+                body_end: meta.body_end,
+                tail_crc32c: meta.tail_crc32c,
+                time: meta.time,
+                folded_through: state.manifest.seq(),
+                level: 0,
+            });
+        }
+        let base = state.manifest.seq();
+        (Replace { table: table.id(), base, files: Vec::new(), parts, outputs }, files)
+    }
+
+    /// Lists files that do not exist in place of the whole tail: one per hour from the epoch on.
+    pub(super) fn pretend_files(&self, table: &str, count: i64) {
+        let mut state = self.state.lock().unwrap();
+        let table = state.manifest.require(&TableName::public(table)).unwrap().clone();
+        let base = state.manifest.seq();
+        let parts = table.tail().flat_map(|s| {
+            s.live.iter().map(|partition| SectionPart { section: s.key, partition: *partition })
+        });
+        let parts = parts.collect();
+        let outputs = (0..count).map(|hour| DataFile {
+            name: state.file_name(Partition(hour)),
+            rows: 1,
+            size: 1000,
+            body_end: 500,
+            tail_crc32c: 0,
+            time: Some((hour * 3_600_000_000_000, hour * 3_600_000_000_000 + 1)),
+            folded_through: base,
+            level: 0,
+        });
+        let outputs = outputs.collect();
+        let replace = Replace { table: table.id(), base, files: Vec::new(), parts, outputs };
+        state.commit(vec![Step::Replace(replace)]).unwrap();
+    }
+
+    /// Overwrites all data files with nothing.
+    pub(super) async fn damage_files(&self) {
+        let paths: Vec<Path> =
+            self.objects.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap();
+        for path in paths {
+            self.objects.put(&path, PutPayload::new()).await.unwrap();
+        }
+    }
+
+    pub(super) fn loads(&self) -> u64 {
+        self.loads.load(Ordering::Relaxed)
+    }
+}
+
+impl State {
+    fn file_name(&mut self, partition: Partition) -> FileName {
+        self.objects_made += 1;
+        let object = ObjectName { base: self.manifest.seq(), writer: WriterId(1), random: self.objects_made };
+        FileName { partition, object }
+    }
+}
+
+#[async_trait]
+impl Database for TestDatabase {
+    fn snapshot(&self) -> Arc<Manifest> {
+        Arc::clone(&self.state.lock().unwrap().manifest)
+    }
+
+    async fn submit(&self, _base: Seq, steps: Vec<Step>) -> Result<Receipt> {
+        self.state.lock().unwrap().commit(steps)
+    }
+
+    async fn append(&self, request: AppendRequest, rows: RowStream) -> Result<Receipt> {
+        let batches: Vec<RecordBatch> = rows.try_collect().await?;
+        self.state.lock().unwrap().append(&request, batches)
+    }
+
+    async fn tail_rows(&self, _table: TableId, section: &TailSection) -> Result<Arc<SectionRows>> {
+        self.loads.fetch_add(1, Ordering::Relaxed);
+        let rows = self.state.lock().unwrap().sections.get(&section.key).cloned();
+        rows.ok_or_else(|| Error::damaged("a section is missing"))
+    }
+
+    async fn read_log(&self, _from: Seq, _to: Seq, _limit: usize) -> Result<Vec<(CommitHeader, u64)>> {
+        Ok(Vec::new())
+    }
+
+    async fn optimize(&self, table: &TableName) -> Result<Receipt> {
+        self.compact(&table.table, &[]).await;
+        Ok(Receipt { seq: self.snapshot().seq(), rows: 0 })
+    }
+
+    async fn checkpoint(&self) -> Result<Seq> {
+        Ok(self.snapshot().seq())
+    }
+
+    fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.objects) as Arc<dyn ObjectStore>
+    }
+
+    fn footers(&self) -> Arc<FooterCache> {
+        Arc::clone(&self.footers)
+    }
+
+    fn node_settings(&self) -> Vec<NodeSetting> {
+        Vec::new()
+    }
+}
