@@ -46,6 +46,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
+    #[cfg(test)]
     pub fn schema(&self) -> Option<&SchemaRef> {
         self.schema.as_ref()
     }

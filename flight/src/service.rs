@@ -75,7 +75,7 @@ impl Service {
         let state = self.0.clone();
         let (metadata, extensions, body) = request.into_parts();
         let work = async move {
-            let caller = state.caller(metadata, &extensions)?;
+            let caller = state.caller(&metadata, &extensions)?;
             run(state, caller, body).await
         };
         let done = AssertUnwindSafe(work).catch_unwind().await;

@@ -52,7 +52,6 @@ pub(crate) struct Caller {
     pub session: Arc<Session>,
     pub key: SessionKey,
     pub options: RequestOptions,
-    pub metadata: MetadataMap,
 }
 
 /// An answer, and the headers that go with it.
@@ -81,10 +80,10 @@ impl State {
         Self { engine, node, config, sessions, tickets, statements, clock, chance }
     }
 
-    pub fn caller(&self, metadata: MetadataMap, extensions: &Extensions) -> Result<Caller> {
-        let options = RequestOptions::parse(&metadata)?;
-        let (key, session) = self.sessions.of(&metadata, extensions.get::<ConnectionId>().copied());
-        Ok(Caller { session, key, options, metadata })
+    pub fn caller(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Caller> {
+        let options = RequestOptions::parse(metadata)?;
+        let (key, session) = self.sessions.of(metadata, extensions.get::<ConnectionId>().copied());
+        Ok(Caller { session, key, options })
     }
 
     /// A handle that nobody can guess by accident.
@@ -169,10 +168,6 @@ impl<T> Reply<T> {
 
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Reply<U> {
         Reply { body: f(self.body), headers: self.headers }
-    }
-
-    pub fn into_body(self) -> T {
-        self.body
     }
 
     pub fn into_response(self, node_id: &str) -> Response<T> {

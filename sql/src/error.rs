@@ -35,6 +35,8 @@ fn translate(error: &DataFusionError) -> Error {
         E::External(inner) => foreign(inner.as_ref()),
         E::ArrowError(inner, _) => arrow(inner),
         E::ParquetError(inner) => parquet(inner),
+        // Which rule of the optimizer met the error helps nobody who wrote the statement.
+        E::Context(what, inner) if what.starts_with("Optimizer rule") => translate(inner),
         E::Context(what, inner) => translate(inner).context(what),
         E::Diagnostic(_, inner) => translate(inner),
         E::Shared(inner) => translate(inner),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
 use tandem_types::{DEFAULT_CATALOG, Result};
 
 use crate::catalog::SYSTEM_SCHEMA;
@@ -48,7 +49,7 @@ pub async fn list_tables(session: &Session) -> Result<Vec<TableMeta>> {
     let state = session.state(&snapshot)?;
     let mut tables = Vec::new();
     for schema in list_schemas(session) {
-        let provider = state.schema_for_ref(format!("{schema}.any")).tandem()?;
+        let provider = state.schema_for_ref(TableReference::partial(schema.as_str(), "any")).tandem()?;
         let mut names = provider.table_names();
         names.sort_unstable();
         let table_type = match schema.as_str() {

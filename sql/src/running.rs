@@ -9,8 +9,8 @@ use arrow_schema::SchemaRef;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt};
 use tandem_types::{Error, ErrorKind, Result, Seq};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -24,6 +24,8 @@ use crate::wire::to_wire;
 
 /// Batches that may wait for a slow reader.
 const BATCHES_WAITING: usize = 2;
+
+const CANCELLED: &str = "the query was cancelled";
 
 /// A query bound to a snapshot and to its parameters. It can be started later and more than once; every
 /// start reads the same rows.
@@ -110,8 +112,8 @@ impl PlannedQuery {
         let id = guard.id().to_owned();
         let schema = Arc::clone(&inner.schema);
         let wire = Arc::clone(&schema);
-        let rows = job.start(&inner.engine, move |batch| to_wire(&batch, &wire));
-        Ok(RunningQuery { id, schema, stream: listed(rows, guard) })
+        let stream = job.start(&inner.engine, guard, move |batch| to_wire(&batch, &wire));
+        Ok(RunningQuery { id, schema, stream })
     }
 }
 
@@ -127,39 +129,6 @@ impl fmt::Debug for RunningQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunningQuery").field("id", &self.id).finish_non_exhaustive()
     }
-}
-
-/// Keeps a query listed as long as its stream lives, tells the registry what passes, and ends the stream
-/// when somebody cancels the query.
-pub(crate) fn listed(rows: RowStream, guard: QueryGuard) -> RowStream {
-    let cancelled = guard.cancelled().boxed();
-    let state = Some((rows, cancelled, guard));
-    let listed = futures::stream::unfold(state, |state| async move {
-        let (mut rows, mut cancelled, guard) = state?;
-        let next = tokio::select! {
-            biased;
-            () = &mut cancelled => {
-                let message = format!("query {:?} was cancelled", guard.id());
-                return Some((Err(Error::new(ErrorKind::Cancelled, message)), None));
-            }
-            next = rows.next() => next,
-        };
-        match next {
-            Some(Ok(batch)) => {
-                guard.add(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
-                Some((Ok(batch), Some((rows, cancelled, guard))))
-            }
-            Some(Err(error)) => {
-                guard.finish(QueryState::Failed);
-                Some((Err(error), None))
-            }
-            None => {
-                guard.finish(QueryState::Finished);
-                None
-            }
-        }
-    });
-    listed.boxed()
 }
 
 /// Plans to run one after another.
@@ -179,36 +148,32 @@ enum Message {
 }
 
 impl Job {
-    /// Runs on the query threads until its stream is dropped.
+    /// Runs on the query threads until its stream is dropped or somebody cancels it. It stays listed as long
+    /// as the stream lives, and the registry is told what passes.
     pub(crate) fn start(
         self,
         engine: &Engine,
+        guard: QueryGuard,
         convert: impl Fn(RecordBatch) -> Result<RecordBatch> + Send + Sync + 'static,
     ) -> RowStream {
         let (sender, receiver) = mpsc::channel(BATCHES_WAITING);
-        let task = engine.runtime().handle().spawn(async move {
-            let outcome = guarded(self.run(&sender, convert)).await;
+        let cancelled = guard.cancelled();
+        let work = async move {
+            let outcome = tokio::select! {
+                biased;
+                () = cancelled => Err(Error::new(ErrorKind::Cancelled, CANCELLED)),
+                outcome = guarded(self.run(&sender, convert)) => outcome.flatten(),
+            };
             let last = match outcome {
-                Ok(Ok(())) => Message::Done,
-                Ok(Err(error)) | Err(error) => Message::Failed(error),
+                Ok(()) => Message::Done,
+                Err(error) => Message::Failed(error),
             };
             // Nobody listens any more: nothing to tell.
             let _ = sender.send(last).await;
-        });
-        let state = (receiver, AbortOnDrop(task.abort_handle()), false);
-        let rows = futures::stream::unfold(state, |(mut receiver, guard, ended)| async move {
-            if ended {
-                return None;
-            }
-            let (item, ended) = match receiver.recv().await {
-                Some(Message::Rows(batch)) => (Ok(batch), false),
-                Some(Message::Failed(error)) => (Err(error), true),
-                Some(Message::Done) => return None,
-                None => (Err(Error::new(ErrorKind::Cancelled, "the query was cancelled")), true),
-            };
-            Some((item, (receiver, guard, ended)))
-        });
-        rows.boxed()
+        };
+        let task = AbortOnDrop(engine.runtime().handle().spawn(work).abort_handle());
+        let running = Some(Running { receiver, guard, _task: task });
+        futures::stream::unfold(running, |running| async move { running?.next().await }).boxed()
     }
 
     async fn run(
@@ -246,6 +211,37 @@ pub(crate) async fn physical_plan(
             ErrorKind::DeadlineExceeded,
             format!("planning the query took longer than {} s", limit.as_secs()),
         )),
+    }
+}
+
+/// The receiving end of a job.
+struct Running {
+    receiver: mpsc::Receiver<Message>,
+    guard: QueryGuard,
+    _task: AbortOnDrop,
+}
+
+impl Running {
+    async fn next(mut self) -> Option<(Result<RecordBatch>, Option<Self>)> {
+        match self.receiver.recv().await {
+            Some(Message::Rows(batch)) => {
+                self.guard.add(batch.num_rows() as u64, batch.get_array_memory_size() as u64);
+                Some((Ok(batch), Some(self)))
+            }
+            Some(Message::Done) => {
+                self.guard.finish(QueryState::Finished);
+                None
+            }
+            Some(Message::Failed(error)) => {
+                // A guard that is only dropped says that the query was cancelled.
+                if error.kind() != ErrorKind::Cancelled {
+                    self.guard.finish(QueryState::Failed);
+                }
+                Some((Err(error), None))
+            }
+            // The query threads are gone.
+            None => Some((Err(Error::new(ErrorKind::Cancelled, CANCELLED)), None)),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use prost::Message;
 use tandem_types::{Error, ErrorKind, Result};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -31,12 +32,14 @@ enum Ingested {
 /// Notes an ingest when its call is over; broken unless told otherwise, for a reset call is just dropped.
 struct Note {
     ingests: Arc<Mutex<Vec<Ingested>>>,
+    ended: Arc<Notify>,
     outcome: Ingested,
 }
 
 impl Drop for Note {
     fn drop(&mut self) {
         self.ingests.lock().unwrap().push(self.outcome);
+        self.ended.notify_one();
     }
 }
 
@@ -44,6 +47,10 @@ impl Drop for Note {
 struct Fake {
     ingests: Arc<Mutex<Vec<Ingested>>>,
     headers: Arc<Mutex<Vec<String>>>,
+    /// Told of each batch of an ingest.
+    reading: Arc<Notify>,
+    /// Told of each ingest that is over.
+    ended: Arc<Notify>,
 }
 
 fn numbers(rows: i64) -> RecordBatch {
@@ -58,11 +65,13 @@ impl Fake {
         self,
         messages: BoxStream<'static, Result<FlightData, Status>>,
     ) -> Result<PutResult, Status> {
-        let mut note = Note { ingests: self.ingests.clone(), outcome: Ingested::Broken };
+        let mut note =
+            Note { ingests: self.ingests.clone(), ended: self.ended.clone(), outcome: Ingested::Broken };
         let mut batches = FlightRecordBatchStream::new_from_flight_data(messages.map_err(Into::into));
         let mut rows = 0;
         while let Some(batch) = batches.try_next().await? {
             rows += batch.num_rows() as u64;
+            self.reading.notify_one();
         }
         note.outcome = Ingested::Whole(rows);
         let result = DoPutUpdateResult { record_count: rows as i64 };
@@ -238,16 +247,21 @@ async fn an_ingest_is_whole_or_seen_as_broken() {
     let nothing = stream::empty();
     assert_eq!(client.ingest("s.t", IngestMode::Create, schema.clone(), nothing).await.unwrap(), 0);
 
-    let broken = stream::iter([Ok(numbers(3)), Err(Error::invalid("f.csv:4: bad"))]);
+    assert_eq!(*fake.ingests.lock().unwrap(), [Ingested::Whole(7), Ingested::Whole(0)]);
+
+    // A server of its own, so that no notice is left over from the ingests above.
+    let (fake, client) = start().await;
+    // The failure comes when the server is reading; sooner, and it would hear nothing of the call.
+    let reading = fake.reading.clone();
+    let failure = async move {
+        reading.notified().await;
+        Err(Error::invalid("f.csv:4: bad"))
+    };
+    let broken = stream::iter([Ok(numbers(3))]).chain(stream::once(failure));
     let error = client.ingest("s.t", IngestMode::Append, schema, broken).await.unwrap_err();
     assert_eq!(error.message(), "f.csv:4: bad");
     // The server's side of the broken call ends in its own time.
-    for _ in 0..500 {
-        if fake.ingests.lock().unwrap().len() == 3 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    fake.ended.notified().await;
     let ingests = fake.ingests.lock().unwrap().clone();
-    assert_eq!(ingests, [Ingested::Whole(7), Ingested::Whole(0), Ingested::Broken]);
+    assert_eq!(ingests, [Ingested::Broken]);
 }

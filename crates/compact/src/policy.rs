@@ -143,3 +143,6 @@ fn file_job(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64)
     let files = files.into_iter().map(|(_, name, _)| name).collect();
     Some(Job { table: table.id(), partition, parts: Vec::new(), files, level, target_bytes })
 }
+
+#[cfg(test)]
+mod tests;

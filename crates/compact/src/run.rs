@@ -195,15 +195,15 @@ fn only_partition(
         |e: arrow_schema::ArrowError| Error::internal(format!("cutting a section by partitions: {e}"));
     let ticks = arrow::compute::cast(batch.column(position), &DataType::Int64).map_err(internal)?;
     let ticks = ticks.as_primitive::<Int64Type>();
-    let within: BooleanArray = (0..ticks.len())
-        .map(|row| Some(ticks.is_valid(row) && belongs(ticks.value(row))))
-        .collect();
+    let within: BooleanArray =
+        (0..ticks.len()).map(|row| Some(ticks.is_valid(row) && belongs(ticks.value(row)))).collect();
     filter_record_batch(&batch, &within).map_err(internal)
 }
 
 /// The log says how many rows of each partition a section has; another number means that rows were lost on the way here.
 fn check_part(table: &Table, section: &TailSection, partition: Partition, found: u64) -> Result<()> {
-    let listed = section.section.partitions.iter().find(|(p, _)| *p == partition).map_or(0, |(_, rows)| *rows);
+    let listed =
+        section.section.partitions.iter().find(|(p, _)| *p == partition).map_or(0, |(_, rows)| *rows);
     if found == listed && section.live.contains(&partition) {
         return Ok(());
     }

@@ -9,12 +9,15 @@ use tandem_types::{Error, Result};
 
 use crate::target::Target;
 
-/// Options of `tandem compact`.
+/// Rewrite tables' tails and small files into large ones
 #[derive(clap::Args, Clone, Debug)]
 pub struct CompactArgs {
     /// Tables, as `table` or `schema.table`; all when none is given
     #[arg(value_name = "TABLE")]
     pub tables: Vec<String>,
+    /// The same as TABLE
+    #[arg(short, long, value_name = "TABLE")]
+    pub table: Vec<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -22,7 +25,7 @@ pub struct CompactArgs {
     pub target: Target,
 }
 
-/// Options of `tandem checkpoint`.
+/// Write a checkpoint, so that nodes start faster
 #[derive(clap::Args, Clone, Debug)]
 pub struct CheckpointArgs {
     /// Print JSON
@@ -32,7 +35,7 @@ pub struct CheckpointArgs {
     pub target: Target,
 }
 
-/// Options of `tandem status`.
+/// Say how a node is doing
 #[derive(clap::Args, Clone, Debug)]
 pub struct StatusArgs {
     /// Print JSON
@@ -45,7 +48,10 @@ pub struct StatusArgs {
 /// Compacts tables one after the other, at the server of `urls`.
 pub async fn compact(args: &CompactArgs, urls: &str) -> Result<()> {
     let client = Client::connect(urls).await?;
-    let tables = if args.tables.is_empty() { all_tables(&client).await? } else { args.tables.clone() };
+    let mut tables = [args.tables.as_slice(), &args.table].concat();
+    if tables.is_empty() {
+        tables = all_tables(&client).await?;
+    }
     for table in &tables {
         table_path(table)?;
         let body = json!({ "table": table }).to_string();

@@ -84,7 +84,8 @@ impl Writer {
         let (admission, requests) = Admission::new(config.queue_bytes);
         let (state, _) = watch::channel(Arc::new(state));
         let tail = TailCache::new(config.tail_cache_bytes);
-        let shared = Arc::new(Shared { log,
+        let shared = Arc::new(Shared {
+            log,
             id,
             producer,
             config,
@@ -161,7 +162,8 @@ impl Writer {
         let request = Request { intent, bodies, wants_token: token, reply };
         self.admission.send(request).await.map_err(|_| gone())?;
         // Unanswered: the runtime is being torn down around the commit task.
-        let torn = || Error::outcome_unknown("whether the write was committed is unknown: the node went down");
+        let torn =
+            || Error::outcome_unknown("whether the write was committed is unknown: the node went down");
         answer.await.map_err(|_| torn())?
     }
 }

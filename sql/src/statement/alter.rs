@@ -108,7 +108,7 @@ fn alter_column(front: &mut Front<'_>) -> Result<Change> {
     front.word("column");
     let name = front.name("a column's name")?;
     if front.words(&["set", "data", "type"]) || front.word("type") {
-        let to = types::data_type(front).map_err(|e| e.context(format_args!("column {name:?}")))?;
+        let to = types::data_type(front, &name)?;
         if front.at_word(0, "using") {
             return Err(front.unsupported("a type changes by lossless widening only, without USING"));
         }

@@ -72,17 +72,16 @@ fn columns(front: &mut Front<'_>) -> Result<Vec<ColumnSpec>> {
             return Err(tandem_types::Error::invalid(format!("{place}: column {name:?} is declared twice")));
         }
         columns.push(column);
-        if front.token(&Token::RParen) {
+        if front.list_ends()? {
             return Ok(columns);
         }
-        front.expect(&Token::Comma)?;
     }
 }
 
 /// `name type [NOT NULL | NULL]`.
 pub(super) fn column(front: &mut Front<'_>) -> Result<ColumnSpec> {
     let name = front.name("a column's name")?;
-    let data_type = types::data_type(front).map_err(|e| e.context(format_args!("column {name:?}")))?;
+    let data_type = types::data_type(front, &name)?;
     let mut nullable = None;
     loop {
         let place = front.place();
@@ -99,13 +98,13 @@ pub(super) fn column(front: &mut Front<'_>) -> Result<ColumnSpec> {
             )));
         }
     }
-    if let Some(refused) = column_option(front) {
-        return Err(refused.context(format_args!("column {name:?}")));
+    if let Some(refused) = column_option(front, &name) {
+        return Err(refused);
     }
     Ok(ColumnSpec { name, data_type, nullable: nullable.unwrap_or(true) })
 }
 
-fn column_option(front: &Front<'_>) -> Option<tandem_types::Error> {
+fn column_option(front: &Front<'_>, column: &str) -> Option<tandem_types::Error> {
     const REFUSED: &[&str] = &[
         "default",
         "unique",
@@ -130,7 +129,7 @@ fn column_option(front: &Front<'_>) -> Option<tandem_types::Error> {
         return Some(refused);
     }
     let word = REFUSED.iter().find(|word| front.at_word(0, word))?;
-    Some(front.unsupported(format_args!("{} on a column is not supported", word.to_uppercase())))
+    Some(front.unsupported(format_args!("column {column:?}: {} is not supported", word.to_uppercase())))
 }
 
 /// `[TIMESTAMP(c)] [PARTITION BY unit] [ORDER BY (…)] [WITH (…)]`, in any order, each once.
@@ -188,9 +187,8 @@ fn sort_columns(front: &mut Front<'_>) -> Result<Vec<String>> {
         if front.at_word(0, "desc") || front.at_word(0, "nulls") {
             return Err(front.unsupported("a table is sorted in ascending order, nulls by DataFusion's rule"));
         }
-        if front.token(&Token::RParen) {
+        if front.list_ends()? {
             return Ok(names);
         }
-        front.expect(&Token::Comma)?;
     }
 }

@@ -126,11 +126,18 @@ impl<'a> Front<'a> {
         }
         loop {
             names.push(self.name(what)?);
-            if self.token(&Token::RParen) {
+            if self.list_ends()? {
                 return Ok(names);
             }
-            self.expect(&Token::Comma)?;
         }
+    }
+
+    /// After an item of a list in parentheses: whether it was the last one.
+    pub(super) fn list_ends(&mut self) -> Result<bool> {
+        if self.token(&Token::RParen) {
+            return Ok(true);
+        }
+        if self.token(&Token::Comma) { Ok(false) } else { Err(self.expected(", or )")) }
     }
 
     fn dotted(&mut self, what: &str) -> Result<Vec<String>> {

@@ -34,10 +34,9 @@ pub(super) fn options(front: &mut Front<'_>) -> Result<Vec<(String, OptionValue)
         }
         front.expect(&Token::Eq)?;
         options.push((key, value(front)?));
-        if front.token(&Token::RParen) {
+        if front.list_ends()? {
             return Ok(options);
         }
-        front.expect(&Token::Comma)?;
     }
 }
 

@@ -20,11 +20,11 @@ use super::front::{Front, folded_ident, quote_name};
 /// How deep the text of an `ARROW('…')` may nest: its parser recurses.
 const MAX_ARROW_DEPTH: usize = 64;
 
-/// Reads a type.
-pub(super) fn data_type(front: &mut Front<'_>) -> Result<DataType> {
+/// Reads a column's type.
+pub(super) fn data_type(front: &mut Front<'_>, column: &str) -> Result<DataType> {
     let place = front.place();
     let sql = front.with_parser(Parser::parse_data_type)?;
-    to_arrow(&sql).map_err(|e| e.context(place))
+    to_arrow(&sql).map_err(|e| e.context(format_args!("{place}: column {column:?}")))
 }
 
 fn to_arrow(sql: &ast::DataType) -> Result<DataType> {
@@ -227,7 +227,10 @@ fn sql_name(data_type: &DataType) -> Option<String> {
                 .iter()
                 .map(|f| format!("{} {}", quote_always(f.name()), type_name(f.data_type())))
                 .collect();
-            return (!fields.is_empty()).then(|| format!("STRUCT<{}>", fields.join(", ")));
+            let fields = fields.join(", ");
+            // `>>` would be one token, and what follows it would belong to the inner type.
+            let space = if fields.ends_with('>') { " " } else { "" };
+            return (!fields.is_empty()).then(|| format!("STRUCT<{fields}{space}>"));
         }
         dictionary if *dictionary == symbol() => "SYMBOL",
         _ => return None,

@@ -152,6 +152,9 @@ impl TestDatabase {
             let table = state.manifest.require(&TableName::public(table)).unwrap().clone();
             self.merge(&mut state, &table, labels)
         };
+        if replace.parts.is_empty() {
+            return;
+        }
         for (path, bytes) in files {
             self.objects.put(&Path::from(path), bytes).await.unwrap();
         }

@@ -7,8 +7,10 @@ use tandem_types::{ErrorKind, Result, Seq};
 use super::{entries, header, root};
 use crate::*;
 
-/// The whole of a check: what was stored, and how it is read.
-fn objects() -> Vec<(&'static str, Bytes, Box<dyn Fn(&Bytes) -> Result<String>>)> {
+type Reader = Box<dyn Fn(&Bytes) -> Result<String>>;
+
+/// Samples: what was stored, and how it is read.
+fn objects() -> Vec<(&'static str, Bytes, Reader)> {
     let (part_bytes, part) = encode_part(Seq(1000), &entries()).unwrap();
     vec![
         (

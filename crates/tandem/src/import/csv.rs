@@ -201,8 +201,7 @@ fn utf8<'a>(name: &str, line: u64, column: &str, bytes: &'a [u8]) -> Result<&'a 
 
 fn explain(name: &str, e: &csv::Error, crlf: bool) -> Error {
     // The position is that of the end of the line before, ahead of the LF of a CR LF.
-    let line =
-        |position: &Option<csv::Position>| position.as_ref().map_or(0, |p| p.line() + u64::from(crlf));
+    let line = |position: &Option<csv::Position>| position.as_ref().map_or(0, |p| p.line() + u64::from(crlf));
     match e.kind() {
         ErrorKind::UnequalLengths { pos, expected_len, len } => Error::invalid(format!(
             "{name}:{}: the record has {len} fields, the first one has {expected_len}",

@@ -34,7 +34,7 @@ use source::{FileFormat, Source};
 use table::{TableOptions, create_sql, parse_column_type};
 use text::Nulls;
 
-/// Options of `tandem import`.
+/// Load files into a table
 #[derive(clap::Args, Clone, Debug)]
 pub struct ImportArgs {
     /// Files to load: csv, tsv, parquet, json, jsonl, ndjson, arrow, arrows, ipc or feather, each also with .gz or
@@ -76,7 +76,7 @@ pub struct ImportArgs {
     pub columns: Vec<String>,
     /// Text that means null in every column, besides empty text; may be repeated [default: NA, N/A, NULL, null, None
     /// and \N, but not in text columns]
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub null: Vec<String>,
     /// Type of a column, with --create; may be repeated
     #[arg(long = "type", value_name = "COLUMN=TYPE", requires = "create", value_parser = parse_column_type)]

@@ -53,17 +53,8 @@ pub struct TableOptions {
 pub fn create_sql(table: &str, columns: &[Field], options: &TableOptions) -> Result<String> {
     check_options(columns, options)?;
     let path: Vec<String> = table_path(table)?.iter().map(|part| quoted(part)).collect();
-    let listed = columns.iter().map(|field| {
-        let name = field.name();
-        let data_type = sql_type(field.data_type()).ok_or_else(|| {
-            Error::unsupported(format!(
-                "column {name}: SQL has no name for the type {}: create the table first, or give --type {name}=…",
-                field.data_type()
-            ))
-        })?;
-        Ok(format!("{} {data_type}", quoted(name)))
-    });
-    let listed: Vec<String> = listed.collect::<Result<_>>()?;
+    let listed: Vec<String> =
+        columns.iter().map(|f| format!("{} {}", quoted(f.name()), sql_type(f.data_type()))).collect();
     let exists = if options.if_not_exists { "IF NOT EXISTS " } else { "" };
     let mut sql = format!("CREATE TABLE {exists}{} ({})", path.join("."), listed.join(", "));
     if let Some(column) = &options.timestamp {
@@ -104,34 +95,37 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// SQL's name for a type; encodings of one logical type share it, zones become UTC.
-fn sql_type(data_type: &DataType) -> Option<String> {
+/// SQL's name for a type. Encodings of one logical type share it, and times with a zone become UTC without
+/// one, which more clients can read.
+fn sql_type(data_type: &DataType) -> String {
     use DataType::*;
-    Some(match data_type {
-        Boolean => "BOOLEAN".into(),
-        Int8 => "TINYINT".into(),
-        Int16 => "SMALLINT".into(),
-        Int32 => "INT".into(),
-        Int64 => "BIGINT".into(),
-        UInt8 => "TINYINT UNSIGNED".into(),
-        UInt16 => "SMALLINT UNSIGNED".into(),
-        UInt32 => "INT UNSIGNED".into(),
-        UInt64 => "BIGINT UNSIGNED".into(),
-        Float16 | Float32 => "REAL".into(),
-        Float64 => "DOUBLE".into(),
+    let name = match data_type {
+        Boolean => "BOOLEAN",
+        Int8 => "TINYINT",
+        Int16 => "SMALLINT",
+        Int32 => "INT",
+        Int64 => "BIGINT",
+        UInt8 => "TINYINT UNSIGNED",
+        UInt16 => "SMALLINT UNSIGNED",
+        UInt32 => "INT UNSIGNED",
+        UInt64 => "BIGINT UNSIGNED",
+        Float16 | Float32 => "REAL",
+        Float64 => "DOUBLE",
         // A column without any value has to have some type.
-        Null | Utf8 | LargeUtf8 | Utf8View => "VARCHAR".into(),
-        Binary | LargeBinary | BinaryView => "BYTEA".into(),
-        Date32 => "DATE".into(),
-        Date64 => "TIMESTAMP(3)".into(),
-        Timestamp(unit, _) => format!("TIMESTAMP({})", digits(*unit)),
-        Decimal32(p, s) | Decimal64(p, s) | Decimal128(p, s) | Decimal256(p, s) => {
-            format!("DECIMAL({p}, {s})")
+        Null | Utf8 | LargeUtf8 | Utf8View => "VARCHAR",
+        Binary | LargeBinary | BinaryView => "BYTEA",
+        Date32 => "DATE",
+        Date64 => "TIMESTAMP(3)",
+        Timestamp(unit, _) => return format!("TIMESTAMP({})", digits(*unit)),
+        Time32(unit) | Time64(unit) => return format!("TIME({})", digits(*unit)),
+        Decimal32(p, s) | Decimal64(p, s) | Decimal128(p, s) | Decimal256(p, s) if *s >= 0 => {
+            return format!("DECIMAL({p}, {s})");
         }
-        Dictionary(_, value) => sql_type(value)?,
-        List(item) | LargeList(item) => format!("{}[]", sql_type(item.data_type())?),
-        _ => return None,
-    })
+        Dictionary(_, value) => return sql_type(value),
+        List(item) | LargeList(item) => return format!("{}[]", sql_type(item.data_type())),
+        other => return format!("ARROW('{}')", other.to_string().replace('\'', "''")),
+    };
+    name.to_owned()
 }
 
 fn digits(unit: TimeUnit) -> u8 {
@@ -194,11 +188,13 @@ mod tests {
 
     fn columns() -> Vec<Field> {
         let list = DataType::new_list(DataType::Int32, true);
+        let fixed = DataType::FixedSizeBinary(16);
         [
             ("time_hour", MICROS),
             ("Dep \"x\"", DataType::Int64),
             ("d", DataType::Decimal128(5, 2)),
             ("l", list),
+            ("f", fixed),
         ]
         .map(|(n, t)| Field::new(n, t, true))
         .into()
@@ -215,7 +211,8 @@ mod tests {
         assert_eq!(
             create_sql("s.flights", &columns(), &options).unwrap(),
             "CREATE TABLE IF NOT EXISTS \"s\".\"flights\" (\"time_hour\" TIMESTAMP(6), \"Dep \"\"x\"\"\" BIGINT, \
-             \"d\" DECIMAL(5, 2), \"l\" INT[]) TIMESTAMP(\"time_hour\") PARTITION BY DAY ORDER BY (\"d\", \"time_hour\")"
+             \"d\" DECIMAL(5, 2), \"l\" INT[], \"f\" ARROW('FixedSizeBinary(16)')) \
+             TIMESTAMP(\"time_hour\") PARTITION BY DAY ORDER BY (\"d\", \"time_hour\")"
         );
         let wrong = TableOptions { timestamp: Some("d".into()), ..Default::default() };
         assert!(create_sql("t", &columns(), &wrong).unwrap_err().message().contains("--type d=timestamp"));

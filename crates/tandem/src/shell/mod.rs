@@ -29,7 +29,7 @@ use session::{Flow, Session, Settings, read_script};
 /// Rows of a table that are shown at a terminal.
 const TERMINAL_ROWS: usize = 40;
 
-/// Options of `tandem sql`.
+/// Run SQL: a shell, statements or a script
 #[derive(clap::Args, Clone, Debug)]
 pub struct SqlArgs {
     /// Statements to run, then leave; may be repeated

@@ -60,7 +60,7 @@ fn pairs_of_faults() {
         let kind = kinds()[usize::try_from(chance.below(7)).unwrap()];
         (1 + chance.below(calls), kind)
     };
-    for _ in 0..250 {
+    for _ in 0..120 {
         let ((one, first), (other, second)) = (draw(), draw());
         let context = format!("call {one} meets {first:?}, call {other} {second:?} (seed {seed})");
         storm(FaultPlan::none().call(one, first).call(other, second), SEED, true, &context);

@@ -64,16 +64,17 @@ fn a_bad_request_harms_nobody_in_its_group() {
             replace: false,
         };
         store.set_plan(FaultPlan::none().nth(Op::Put, "log/", 1, Fault::Delay(ms(20))));
-        let (first, (made, again, same, bad, good)) = futures::join!(node.submit(create_schema("s")), async {
-            node.env.clock.sleep(ms(5)).await;
-            futures::join!(
-                node.submit(create(false)),
-                node.submit(create(false)),
-                node.submit(create(true)),
-                node.append("t", SchemaPolicy::Strict, vec![batch_with(1, 1, "typo")]),
-                node.append("t", SchemaPolicy::Strict, vec![batch(2, 2)]),
-            )
-        });
+        let (first, (made, again, same, bad, good)) =
+            futures::join!(node.submit(create_schema("s")), async {
+                node.env.clock.sleep(ms(5)).await;
+                futures::join!(
+                    node.submit(create(false)),
+                    node.submit(create(false)),
+                    node.submit(create(true)),
+                    node.append("t", SchemaPolicy::Strict, vec![batch_with(1, 1, "typo")]),
+                    node.append("t", SchemaPolicy::Strict, vec![batch(2, 2)]),
+                )
+            });
         assert_eq!(first.unwrap().seq, Seq(1));
         assert_eq!(made.unwrap().seq, Seq(2));
         assert_eq!(again.unwrap_err().kind(), ErrorKind::AlreadyExists);

@@ -44,11 +44,14 @@ fn a_name_that_changed_hands_casts_the_rows_again() {
         a.submit(rename("x", "old")).await.unwrap();
         a.submit(rename("f", "x")).await.unwrap();
         // Some in segments, some riding along.
-        let answer = b.append("t", SchemaPolicy::Strict, vec![numbers("x", (0..700).collect())]).await.unwrap();
+        let answer =
+            b.append("t", SchemaPolicy::Strict, vec![numbers("x", (0..700).collect())]).await.unwrap();
         assert_eq!(answer.rows, 700);
         let read = sections(&b.log, &b.writer.state(), "t").await;
-        let values: Vec<f64> =
-            read.iter().flat_map(|(_, _, r)| r.column(1).as_primitive::<Float64Type>().values().to_vec()).collect();
+        let values: Vec<f64> = read
+            .iter()
+            .flat_map(|(_, _, r)| r.column(1).as_primitive::<Float64Type>().values().to_vec())
+            .collect();
         assert_eq!(values, (0..700).map(f64::from).collect::<Vec<_>>());
         assert!(read.len() > 1);
 
@@ -94,7 +97,8 @@ fn a_widened_column_takes_the_rows_as_they_are() {
 fn automatic_creation_yields_to_who_came_first() {
     two(async |a, b| {
         let ns = DataType::Timestamp(TimeUnit::Nanosecond, None);
-        let Step::CreateTable { name, mut spec, .. } = table("t", &[("ts", ns), ("id", DataType::Int64)]) else {
+        let Step::CreateTable { name, mut spec, .. } = table("t", &[("ts", ns), ("id", DataType::Int64)])
+        else {
             unreachable!()
         };
         spec.partition_by = Some(PartitionUnit::Hour);

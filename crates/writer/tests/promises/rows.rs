@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
-};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::Int64Type;
 use arrow_schema::DataType;
 use tandem_format::segment_path;
@@ -42,8 +40,10 @@ fn columns(batch: i64, from: i64, rows: i64) -> Vec<(&'static str, ArrayRef)> {
 
 /// Rows `from..from + rows` of a batch.
 pub fn part(batch: i64, from: i64, rows: i64) -> RecordBatch {
-    RecordBatch::try_from_iter_with_nullable(columns(batch, from, rows).into_iter().map(|(n, c)| (n, c, true)))
-        .unwrap()
+    RecordBatch::try_from_iter_with_nullable(
+        columns(batch, from, rows).into_iter().map(|(n, c)| (n, c, true)),
+    )
+    .unwrap()
 }
 
 pub fn batch(batch: i64, rows: i64) -> RecordBatch {

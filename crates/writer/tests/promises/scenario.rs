@@ -56,12 +56,7 @@ fn append<'a>(node: &'a Node, table: &'static str, number: i64, rows: i64) -> Cl
 }
 
 fn create(table: &str) -> Step {
-    Step::CreateTable {
-        name: TableName::public(table),
-        spec: spec(),
-        if_not_exists: false,
-        replace: false,
-    }
+    Step::CreateTable { name: TableName::public(table), spec: spec(), if_not_exists: false, replace: false }
 }
 
 fn add_column(table: &str) -> Step {

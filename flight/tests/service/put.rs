@@ -1,16 +1,16 @@
 //! Rows on their way in, and out again by hand-written tickets.
 
-mod kit;
-
+use crate::kit::{self, number, rows, start};
 use arrow::array::RecordBatch;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
-use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption};
+use arrow_flight::sql::{
+    CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
+};
 use arrow_flight::{Action, Criteria, Empty, FlightData, FlightDescriptor, Ticket};
 use futures::{StreamExt, TryStreamExt};
-use kit::{number, rows, start};
 use serde_json::Value;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -127,7 +127,8 @@ async fn hand_written_tickets_read() {
         (r#"{"sql":"SELECT name FROM t WHERE value >= $1 AND name <> $2","params":[1,"name 3"]}"#, 1, 1),
     ] {
         let ticket = Ticket { ticket: ticket.into() };
-        let batches: Vec<RecordBatch> = client.do_get(ticket.clone()).await.unwrap().try_collect().await.unwrap();
+        let batches: Vec<RecordBatch> =
+            client.do_get(ticket.clone()).await.unwrap().try_collect().await.unwrap();
         assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), count, "{ticket}");
         assert!(batches.iter().all(|b| b.num_columns() == columns), "{ticket}");
     }
@@ -168,9 +169,11 @@ async fn actions_do_what_the_list_says() {
     let mut raw = FlightServiceClient::new(server.channel().await);
     let listed: Vec<_> = raw.list_actions(Empty {}).await.unwrap().into_inner().try_collect().await.unwrap();
     assert!(listed.iter().any(|a| a.r#type == "tandem.Compact"));
-    for (name, body, key) in
-        [("tandem.Status", "", "seq"), ("tandem.Compact", r#"{"table":"t"}"#, "seq"), ("tandem.Checkpoint", "", "seq")]
-    {
+    for (name, body, key) in [
+        ("tandem.Status", "", "seq"),
+        ("tandem.Compact", r#"{"table":"t"}"#, "seq"),
+        ("tandem.Checkpoint", "", "seq"),
+    ] {
         let action = Action { r#type: name.to_owned(), body: body.into() };
         let mut results = raw.do_action(action).await.unwrap().into_inner();
         let result = results.message().await.unwrap().unwrap();
@@ -237,4 +240,5 @@ async fn a_client_that_never_reads_its_answers_can_write_all_the_same() {
     all_sent.await.unwrap();
     let answers: Vec<_> = response.into_inner().try_collect().await.unwrap();
     assert_eq!(answers.len(), 3000);
+    assert_eq!(server.node.state().table_named(&tandem_types::TableName::public("t")).unwrap().rows(), 3001);
 }

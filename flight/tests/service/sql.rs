@@ -1,16 +1,18 @@
 //! Flight SQL, driven with arrow-flight's own client.
 
-mod kit;
-
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use crate::kit::{fetch, number, query, start};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow_flight::error::FlightError;
 use arrow_flight::sql::{CommandGetTables, SqlInfo};
-use arrow_schema::ArrowError;
-use kit::{fetch, number, query, start};
+use tonic::{Code, Status};
 
-fn message(error: &ArrowError) -> String {
-    error.to_string()
+fn status(error: FlightError) -> Status {
+    match error {
+        FlightError::Tonic(status) => *status,
+        other => panic!("no status: {other}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +75,8 @@ async fn parameters_are_bound_by_position_and_run_once_per_row() {
     select.set_parameters(params.slice(1, 1).project(&[0]).unwrap()).unwrap();
     let info = select.execute().await.unwrap();
     let batches = fetch(&mut client, info).await;
-    let found: Vec<&str> = batches.iter().flat_map(|b| b.column(0).as_string::<i32>().iter()).flatten().collect();
+    let found: Vec<&str> =
+        batches.iter().flat_map(|b| b.column(0).as_string::<i32>().iter()).flatten().collect();
     assert_eq!(found, ["b"]);
 }
 
@@ -82,23 +85,23 @@ async fn errors_have_their_code_and_their_sentence() {
     let server = start().await;
     let mut client = server.client().await;
     for (sql, code, said) in [
-        ("SELEC 1", "InvalidArgument", "SELEC"),
-        ("SELECT * FROM nowhere", "NotFound", "nowhere"),
-        ("SELECT 1; SELECT 2", "InvalidArgument", "statement"),
+        ("SELEC 1", Code::InvalidArgument, "SELEC"),
+        ("SELECT * FROM nowhere", Code::NotFound, "nowhere"),
+        ("SELECT 1; SELECT 2", Code::InvalidArgument, "statement"),
     ] {
-        let error = message(&client.execute(sql.to_owned(), None).await.unwrap_err());
-        assert!(error.contains(code) || error.contains("alid argument") && code == "InvalidArgument"
-            || error.contains("not found") && code == "NotFound", "{sql}: {error}");
-        assert!(error.contains(said), "{sql}: {error}");
+        let error = status(client.execute(sql.to_owned(), None).await.unwrap_err());
+        assert_eq!(error.code(), code, "{sql}: {error}");
+        assert!(error.message().contains(said), "{sql}: {error}");
     }
-    let error = message(&client.begin_transaction().await.unwrap_err());
-    assert!(error.contains("transactions"), "{error}");
+    let error = status(client.begin_transaction().await.unwrap_err());
+    assert!(error.message().contains("transactions"), "{error}");
     let ticket = arrow_flight::sql::TicketStatementQuery { statement_handle: "none".into() };
     let ticket = arrow_flight::Ticket {
         ticket: prost::Message::encode_to_vec(&arrow_flight::sql::ProstMessageExt::as_any(&ticket)).into(),
     };
-    let error = message(&client.do_get(ticket).await.unwrap_err());
-    assert!(error.contains("expired"), "{error}");
+    let error = status(client.do_get(ticket).await.unwrap_err());
+    assert_eq!(error.code(), Code::NotFound);
+    assert!(error.message().contains("expired"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,27 +154,17 @@ async fn functions_that_are_listed_exist() {
     let lists = fetch(&mut client, info).await;
     let union = lists[0].column(1).as_union();
     let mut missing = Vec::new();
-    for row in 0..union.len_of() {
+    for row in 0..union.len() {
         let list = union.value(row);
         for name in list.as_list::<i32>().value(0).as_string::<i32>().iter().flatten() {
             // Any complaint but "no such function" means that there is one.
             let outcome = client.execute(format!("SELECT {name}()"), None).await;
-            if outcome.is_err_and(|e| message(&e).to_lowercase().contains("invalid function")) {
+            if outcome.is_err_and(|e| status(e).message().to_lowercase().contains("invalid function")) {
                 missing.push(name.to_owned());
             }
         }
     }
     assert_eq!(missing, Vec::<String>::new());
-}
-
-trait UnionLen {
-    fn len_of(&self) -> usize;
-}
-
-impl UnionLen for arrow::array::UnionArray {
-    fn len_of(&self) -> usize {
-        arrow::array::Array::len(self)
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

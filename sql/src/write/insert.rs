@@ -1,0 +1,213 @@
+//! `INSERT`: rows of a query become one transaction.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::compute::CastOptions;
+use arrow::util::display::FormatOptions;
+use arrow_schema::DataType;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Cast, ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::sql::parser::{DFParser, Statement as SqlStatement};
+use datafusion::sql::sqlparser::ast;
+use tandem_manifest::{Manifest, SchemaPolicy};
+use tandem_types::{Column, Error, ErrorKind, Result, TableName, TableSchema};
+
+use super::list;
+use super::values::{bind, faulty_column};
+use crate::database::AppendRequest;
+use crate::error::IntoTandem;
+use crate::params::Parameters;
+use crate::prepared::UpdateResult;
+use crate::running::Job;
+use crate::session::Session;
+use crate::statement::quote_name;
+
+/// `INSERT INTO table (columns) source`.
+#[derive(Clone)]
+pub(crate) struct Insert {
+    pub(crate) table: TableName,
+    /// Empty: all of the table's.
+    pub(crate) columns: Vec<String>,
+    pub(crate) source: Box<ast::Query>,
+}
+
+impl Insert {
+    /// What the statement wants bound; refuses what does not fit the table.
+    pub(crate) async fn parameters(&self, session: &Session, snapshot: &Arc<Manifest>) -> Result<Parameters> {
+        let state = session.state(snapshot)?;
+        let (plan, _) = self.plan(&state, snapshot).await?;
+        Parameters::of(&plan)
+    }
+
+    /// Runs it once for each row of parameters, all in one transaction.
+    pub(crate) async fn run(
+        &self,
+        session: &Session,
+        sql: &str,
+        bound: Option<RecordBatch>,
+    ) -> Result<UpdateResult> {
+        let engine = session.engine();
+        let snapshot = engine.database().snapshot();
+        if bound.as_ref().is_some_and(|rows| rows.num_rows() == 0) {
+            return Ok(UpdateResult { seq: snapshot.seq(), rows: Some(0) });
+        }
+        let guard = list(session, sql, &snapshot)?;
+        let state = session.state(&snapshot)?;
+        let work = {
+            let (this, state) = (self.clone(), state.clone());
+            async move {
+                let (plan, columns) = this.plan(&state, &snapshot).await?;
+                Ok((bind(plan, bound)?, columns))
+            }
+        };
+        let limit = engine.config().planning_limit;
+        let (plans, columns) = engine.runtime().run_within(limit, "planning the insert", work).await?;
+
+        let columns = TableSchema { columns };
+        let schema = columns.arrow();
+        let table = self.table.clone();
+        let convert = move |batch: RecordBatch| {
+            to_columns(&batch, &columns).map_err(|e| e.context(format!("insert into {table}")))
+        };
+        let first = plans.first().cloned();
+        let job = Job { state: state.clone(), plans, first: None, planning_limit: limit };
+        let rows = job.start(engine, guard, convert);
+        let policy = SchemaPolicy::Strict;
+        let request =
+            AppendRequest { table: self.table.clone(), schema: Arc::clone(&schema), policy, create: None };
+        match engine.database().append(request, rows).await {
+            Ok(receipt) => Ok(UpdateResult { seq: receipt.seq, rows: Some(receipt.rows) }),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                let find = async move { Ok(first.and_then(|plan| faulty_column(&state, &plan))) };
+                let column = engine.runtime().run(find).await?.and_then(|i| schema.fields().get(i));
+                Err(match column {
+                    Some(column) => {
+                        error.context(format!("insert into {}: column {:?}", self.table, column.name()))
+                    }
+                    None => error,
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The rows to insert, in the types of the source, and the table's columns that they are for.
+    async fn plan(&self, state: &SessionState, snapshot: &Manifest) -> Result<(LogicalPlan, Vec<Column>)> {
+        let table = snapshot.require(&self.table)?;
+        let columns = self.targets(table.schema())?;
+        // DataFusion's own INSERT knows what the table's types say of placeholders and of VALUES.
+        let plan = state.statement_to_plan(self.statement()?).await.tandem()?;
+        let LogicalPlan::Dml(dml) = plan else {
+            return Err(Error::internal("an INSERT was not planned as one"));
+        };
+        let LogicalPlan::Projection(all) = dml.input.as_ref() else {
+            return Err(Error::internal("an INSERT was planned without a projection"));
+        };
+        let mut chosen = Vec::with_capacity(columns.len());
+        for column in &columns {
+            let position = table.schema().position(column.id);
+            let expr = position.and_then(|p| all.expr.get(p)).ok_or_else(|| {
+                Error::internal(format!("column {:?} is missing from the plan of an INSERT", column.name))
+            })?;
+            chosen.push(without_cast(expr).alias(&column.name));
+        }
+        let rows = LogicalPlanBuilder::from(Arc::clone(&all.input)).project(chosen);
+        Ok((rows.and_then(LogicalPlanBuilder::build).tandem()?, columns))
+    }
+
+    /// The columns to write; the others are null.
+    fn targets(&self, schema: &TableSchema) -> Result<Vec<Column>> {
+        if self.columns.is_empty() {
+            return Ok(schema.columns.clone());
+        }
+        let mut targets: Vec<Column> = Vec::with_capacity(self.columns.len());
+        let mut unknown = Vec::new();
+        for name in &self.columns {
+            match schema.by_name(name) {
+                Some(column) if targets.iter().any(|t| t.id == column.id) => {
+                    return Err(Error::invalid(format!("column {name:?} is named twice")));
+                }
+                Some(column) => targets.push(column.clone()),
+                None => unknown.push(format!("{name:?}")),
+            }
+        }
+        let table = &self.table;
+        if !unknown.is_empty() {
+            return Err(Error::not_found(format!("table {table} has no column {}", unknown.join(", "))));
+        }
+        let forgotten = schema.columns.iter().find(|c| !c.nullable && targets.iter().all(|t| t.id != c.id));
+        match forgotten {
+            Some(column) => Err(Error::invalid(format!(
+                "insert into {table}: column {:?} must not be null, and the INSERT does not name it",
+                column.name
+            ))),
+            None => Ok(targets),
+        }
+    }
+
+    /// The statement as DataFusion's planner takes it.
+    fn statement(&self) -> Result<SqlStatement> {
+        let mut text =
+            format!("INSERT INTO {}.{}", quote_name(&self.table.schema), quote_name(&self.table.table));
+        if !self.columns.is_empty() {
+            let names: Vec<_> = self.columns.iter().map(|name| quote_name(name).to_string()).collect();
+            text.push_str(&format!(" ({})", names.join(", ")));
+        }
+        text.push_str(" SELECT 1");
+        let mut parsed = DFParser::parse_sql(&text).tandem()?;
+        match parsed.pop_front() {
+            Some(SqlStatement::Statement(mut statement)) => {
+                if let ast::Statement::Insert(insert) = statement.as_mut() {
+                    insert.source = Some(self.source.clone());
+                }
+                Ok(SqlStatement::Statement(statement))
+            }
+            _ => Err(Error::internal("an INSERT cannot be put together")),
+        }
+    }
+}
+
+/// Takes away the cast to the column's type: it is made where an error can name the column.
+fn without_cast(expr: &Expr) -> Expr {
+    match expr {
+        Expr::Alias(alias) => without_cast(&alias.expr),
+        Expr::Cast(Cast { expr, .. }) if matches!(expr.as_ref(), Expr::Column(_)) => expr.as_ref().clone(),
+        other => other.clone(),
+    }
+}
+
+/// Casts columns of a query to the table's, by position.
+fn to_columns(batch: &RecordBatch, columns: &TableSchema) -> Result<RecordBatch> {
+    let cast = batch.columns().iter().zip(&columns.columns);
+    let cast: Vec<ArrayRef> = cast.map(|(array, column)| to_column(array, column)).collect::<Result<_>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(columns.arrow(), cast, &options)
+        .map_err(|e| Error::internal(format!("rows do not fit their table: {e}")))
+}
+
+fn to_column(array: &ArrayRef, column: &Column) -> Result<ArrayRef> {
+    let array = if *array.data_type() == DataType::Null {
+        new_null_array(&column.data_type, array.len())
+    } else {
+        cast(array, &column.data_type).map_err(|e| e.context(format!("column {:?}", column.name)))?
+    };
+    if !column.nullable && array.null_count() > 0 {
+        return Err(Error::invalid(format!("column {:?} must not be null", column.name)));
+    }
+    Ok(array)
+}
+
+fn cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
+    // Dictionaries are built from plain values.
+    let steps: [Option<DataType>; 2] = match to {
+        DataType::Dictionary(_, value) => [Some(value.as_ref().clone()), Some(to.clone())],
+        _ => [None, Some(to.clone())],
+    };
+    let mut value = ColumnarValue::Array(Arc::clone(array));
+    for step in steps.into_iter().flatten() {
+        value = value.cast_to(&step, Some(&STRICT)).tandem()?;
+    }
+    value.into_array(array.len()).tandem()
+}
