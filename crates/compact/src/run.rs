@@ -111,6 +111,7 @@ async fn open_sources(inputs: &Inputs, job: &Job, table: &Table) -> Result<(Vec<
     for part in &job.parts {
         let section = table
             .tail_section(&part.section)
+            .filter(|section| section.live.contains(&part.partition))
             .ok_or_else(|| Error::serialization("rows of the tail are gone"))?;
         let rows = (inputs.load)((**section).clone()).await?;
         let before = tail.rows;
@@ -204,7 +205,7 @@ fn only_partition(
 fn check_part(table: &Table, section: &TailSection, partition: Partition, found: u64) -> Result<()> {
     let listed =
         section.section.partitions.iter().find(|(p, _)| *p == partition).map_or(0, |(_, rows)| *rows);
-    if found == listed && section.live.contains(&partition) {
+    if found == listed {
         return Ok(());
     }
     let SectionKey { seq, transaction, section } = section.key;

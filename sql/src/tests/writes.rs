@@ -127,6 +127,6 @@ async fn a_table_is_made_of_a_query() {
     assert_eq!(f.run("CREATE TABLE IF NOT EXISTS u AS SELECT 1 AS x").await.rows, Some(0));
     f.run("CREATE OR REPLACE TABLE u AS SELECT 1 AS x").await;
     assert_eq!(f.ask("SELECT * FROM u").await, "1");
-    assert!(f.refused("CREATE TABLE w AS SELECT 1 AS x, 2 AS x").await.message().contains("\"x\""));
+    assert!(f.refused("CREATE TABLE w AS SELECT 1 AS x, 2 AS x").await.message().contains("AS x"));
     assert!(f.refused("CREATE TABLE w AS SELECT NULL AS x").await.message().contains("\"x\""));
 }

@@ -193,7 +193,7 @@ async fn rows_that_get_lost_on_the_way_are_missed() {
     // A day whose rows are in files already is not compacted twice.
     let output = db.run(&of(tail.live[0])).await.unwrap();
     db.submit(output).await.unwrap();
-    assert_eq!(db.run(&of(tail.live[0])).await.unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(db.run(&of(tail.live[0])).await.unwrap_err().kind(), ErrorKind::Serialization);
 }
 
 #[tokio::test]

@@ -179,7 +179,7 @@ async fn check_files(db: &Db, context: &str) {
 
 async fn play(seed: u64) {
     let random = Random(SimChance::new(seed));
-    let db = Db::open(if seed % 2 == 0 { 2_000 } else { 1 << 20 }).await;
+    let db = Db::open(if seed.is_multiple_of(2) { 2_000 } else { 1 << 20 }).await;
     let choices: [&[&'static str]; 6] = [&["s"], &[], &["i", "v"], &["d"], &["f"], &["b"]];
     let keys = choices[random.below(choices.len())];
     let mut columns: Vec<(String, &'static str)> =
