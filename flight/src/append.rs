@@ -14,7 +14,7 @@ use serde_json::Value;
 use tandem_manifest::SchemaPolicy;
 use tandem_sql::{AppendRequest, Receipt, Session};
 use tandem_types::{Error, Result, TableName};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -53,6 +53,7 @@ pub(crate) async fn append(
         answers,
         pending: VecDeque::new(),
         pending_bytes: 0,
+        last_queued: None,
     };
     tokio::spawn(pump.run(rows));
     Ok(Reply::from(ReceiverStream::new(unread).boxed()))
@@ -69,6 +70,8 @@ struct Pump {
     /// Oldest first.
     pending: VecDeque<Pending>,
     pending_bytes: usize,
+    /// Told when the newest transaction has its place in the queue.
+    last_queued: Option<Arc<Notify>>,
 }
 
 struct Pending {
@@ -144,19 +147,29 @@ impl Pump {
     }
 
     /// Starts the transaction of one batch.
-    fn begin(&self, index: u64, received: Received) -> Result<Pending> {
+    fn begin(&mut self, index: u64, received: Received) -> Result<Pending> {
         no_token(&received.app_metadata)?;
         let batch = to_declared(&received.batch, &self.schema)?;
         let bytes = slice_bytes(&batch);
+        let mine = Arc::new(Notify::new());
+        let previous = self.last_queued.replace(mine.clone());
         let request = AppendRequest {
             table: self.table.clone(),
             schema: self.schema.clone(),
             policy: self.policy,
             create: None,
+            queued: Some(mine.clone()),
         };
         let database = self.state.engine.database().clone();
         let receipt = tokio::spawn(async move {
-            database.append(request, futures::stream::iter([Ok(batch)]).boxed()).await
+            // Batches of one stream are committed in its order: each takes its place in the queue after the one before.
+            if let Some(previous) = previous {
+                previous.notified().await;
+            }
+            let done = database.append(request, futures::stream::iter([Ok(batch)]).boxed()).await;
+            // One that failed before it was queued must not hold up the next.
+            mine.notify_one();
+            done
         });
         Ok(Pending { index, bytes, receipt })
     }

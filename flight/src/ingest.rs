@@ -53,6 +53,7 @@ pub(crate) async fn ingest(
         policy: caller.schema_policy(),
         create: mode.create(&schema, request.options)?,
         schema,
+        queued: None,
     };
     let stream = row_stream(rows, &append);
     let receipt = state.engine.database().append(append, stream).await?;

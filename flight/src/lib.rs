@@ -90,7 +90,7 @@ impl Default for FlightConfig {
             session_idle: Duration::from_secs(24 * 3600),
             max_sessions: 10_000,
             max_bound_bytes: 256 << 20,
-            put_batches_in_flight: 8,
+            put_batches_in_flight: 64,
             put_bytes_in_flight: 32 << 20,
             drain: Duration::from_secs(10),
         }

@@ -12,6 +12,7 @@ use tandem_datafile::FooterCache;
 use tandem_format::CommitHeader;
 use tandem_manifest::{Manifest, SchemaPolicy, Step, TableSpec, TailSection};
 use tandem_types::{Result, Seq, TableId, TableName};
+use tokio::sync::Notify;
 
 /// A running database, as SQL sees it.
 #[async_trait]
@@ -63,6 +64,8 @@ pub struct AppendRequest {
     pub policy: SchemaPolicy,
     /// Creates the table in the same transaction.
     pub create: Option<CreateTable>,
+    /// Told once the transaction has its place in the queue: who wants its appends in order waits for it before the next.
+    pub queued: Option<Arc<Notify>>,
 }
 
 /// A table to be created together with its first rows.

@@ -12,6 +12,9 @@ use tokio::task::JoinSet;
 /// Planning recurses over expressions; what the statement limits let through must fit.
 const STACK_BYTES: usize = 16 << 20;
 
+/// Threads that one processor is shared among.
+const THREADS_PER_PROCESSOR: usize = 8;
+
 /// Threads for planning and execution.
 #[derive(Debug)]
 pub(crate) struct QueryRuntime {
@@ -21,10 +24,13 @@ pub(crate) struct QueryRuntime {
 }
 
 impl QueryRuntime {
-    /// `threads` workers named `tandem-query`.
+    /// Workers named `tandem-query`, several for each of `threads` processors.
+    ///
+    /// Some operators compute for long without giving way (a join whose filter drops everything, DataFusion #19358): the
+    /// spare threads let the system's scheduler share the processors, so that such a query slows others and stops none.
     pub(crate) fn new(threads: usize) -> Result<Self> {
         let runtime = Builder::new_multi_thread()
-            .worker_threads(threads.max(1))
+            .worker_threads(threads.max(1) * THREADS_PER_PROCESSOR)
             .thread_name("tandem-query")
             .thread_stack_size(STACK_BYTES)
             .enable_time()

@@ -146,21 +146,13 @@ fn columns(table: &Table) -> String {
     rows(&names, &types, &shown, " ORDER BY nth")
 }
 
-/// Statements that create an empty table equal to this one.
-///
-/// One statement nearly always. Where a table without a designated timestamp got a column of a timestamp
-/// type later, `CREATE TABLE` would designate that column, so it is added by an `ALTER TABLE` again.
+/// The statement that creates an empty table equal to this one.
 pub fn create_table(table: &Table) -> String {
     let name = qualified(table.name());
     let all = table.schema().columns.as_slice();
     let is_timestamp = |c: &Column| matches!(c.data_type, DataType::Timestamp(_, _));
-    let created = match table.timestamp() {
-        Some(_) => all.len(),
-        None => all.iter().position(is_timestamp).unwrap_or(all.len()),
-    };
-    let (created, added) = all.split_at_checked(created).unwrap_or((all, &[]));
 
-    let columns: Vec<String> = created.iter().map(|c| format!("\n  {}", declaration(c))).collect();
+    let columns: Vec<String> = all.iter().map(|c| format!("\n  {}", declaration(c))).collect();
     let mut sql = format!("CREATE TABLE {name} ({}\n)", columns.join(","));
     if let Some(timestamp) = table.timestamp() {
         sql += &format!("\nTIMESTAMP({})", quote_name(&timestamp.name));
@@ -175,14 +167,14 @@ pub fn create_table(table: &Table) -> String {
     if table.timestamp().is_some() || !sort.is_empty() {
         sql += &format!("\nORDER BY ({})", sort.join(", "));
     }
-    let options: Vec<String> =
+    let mut options: Vec<String> =
         table.def().options.iter().map(|(key, value)| format!("{key} = {}", text(value))).collect();
+    if table.timestamp().is_none() && all.iter().any(is_timestamp) {
+        // Or CREATE TABLE would designate the first of them.
+        options.push("timestamp = 'none'".to_owned());
+    }
     if !options.is_empty() {
         sql += &format!("\nWITH ({})", options.join(", "));
-    }
-    if !added.is_empty() {
-        let added: Vec<String> = added.iter().map(|c| format!("\n  ADD COLUMN {}", declaration(c))).collect();
-        sql += &format!(";\nALTER TABLE {name}{}", added.join(","));
     }
     sql
 }

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import decimal
+import os
 import threading
 import time
 
@@ -129,14 +130,33 @@ def slow(cursor):
 
 
 def running_queries(node):
-    found = node.sql("SELECT statement FROM system.queries")
+    found = node.sql("SELECT statement FROM system.queries WHERE state = 'running'")
     return [s for (s,) in found if "generate_series" in s and "system.queries" not in s]
 
 
-def test_cancel_from_another_thread_stops_the_query_on_the_server(node):
+def processor_seconds(node):
+    fields = open(f"/proc/{node.process.pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_heavy_query_holds_up_nobody_else(own_node):
+    with own_node.adbc() as connection, connection.cursor() as cursor:
+        thread = threading.Thread(target=lambda: pytest.raises(adbc_driver_manager.Error, slow, cursor))
+        thread.start()
+        try:
+            time.sleep(1)
+            began = time.monotonic()
+            assert own_node.sql("SELECT 1") == [(1,)]
+            assert time.monotonic() - began < 10
+        finally:
+            cursor.adbc_cancel()
+            thread.join(60)
+
+
+def test_cancel_from_another_thread_stops_the_query_on_the_server(own_node):
     from harness import wait_until
 
-    with node.adbc() as connection, connection.cursor() as cursor:
+    with own_node.adbc() as connection, connection.cursor() as cursor:
         outcome = []
 
         def work():
@@ -147,14 +167,17 @@ def test_cancel_from_another_thread_stops_the_query_on_the_server(node):
 
         thread = threading.Thread(target=work)
         thread.start()
-        wait_until(lambda: running_queries(node), 20, "the query shows in system.queries")
+        wait_until(lambda: running_queries(own_node), 20, "the query shows in system.queries")
         began = time.monotonic()
         cursor.adbc_cancel()
         thread.join(30)
         assert not thread.is_alive()
         assert isinstance(outcome[0], adbc_driver_manager.Error), outcome
         assert time.monotonic() - began < 20
-        wait_until(lambda: not running_queries(node), 10, "the query is gone from the server")
+        wait_until(lambda: not running_queries(own_node), 10, "the query is gone from the server")
+        spent = processor_seconds(own_node)
+        time.sleep(1)
+        assert processor_seconds(own_node) - spent < 0.5, "the query still computes"
 
 
 def test_a_reader_that_is_dropped_stops_its_query(node):

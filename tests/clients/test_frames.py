@@ -26,7 +26,7 @@ def test_pandas_writes_and_reads(connection):
     assert len(pd.read_sql("SELECT * FROM pandas_t", connection)) == 10
     back = pd.read_sql("SELECT * FROM pandas_t ORDER BY ts", connection)
     pd.testing.assert_frame_equal(back, frame.head(10), check_dtype=False)
-    assert len(pd.read_sql("SELECT * FROM pandas_t WHERE v >= ?", connection, params=(5,))) == 5
+    assert len(pd.read_sql("SELECT * FROM pandas_t WHERE v >= 5", connection)) == 5
 
 
 def test_polars_writes_and_reads(connection):

@@ -105,18 +105,18 @@ def test_a_bad_file_is_named_with_line_and_column_and_leaves_nothing(node, tmp_p
 
 def test_an_import_goes_on_where_it_failed(node, tmp_path):
     node.sql("DROP TABLE IF EXISTS resumed")
-    lines = [f"2024-01-01T00:00:00,{n}" for n in range(1000)]
+    lines = [f"2024-01-01T00:00:00,{n}" for n in range(100_000)]
     path = tmp_path / "r.csv"
-    broken = lines[:700] + ["2024-01-01T00:00:00,x"] + lines[701:]
+    broken = lines[:70_000] + ["2024-01-01T00:00:00,x"] + lines[70_001:]
     node.sql("CREATE TABLE resumed (ts TIMESTAMP NOT NULL, n BIGINT) TIMESTAMP(ts)")
     path.write_text("ts,n\n" + "\n".join(broken) + "\n")
-    done = node.tandem("import", path, "--table", "resumed", "--chunk-rows", "250", expect=1)
-    assert "702" in done.stderr, "the line of the file, its header counted"
+    done = node.tandem("import", path, "--table", "resumed", "--chunk-rows", "25000", expect=1)
+    assert "70002" in done.stderr, "the line of the file, its header counted"
     [(committed,)] = node.sql("SELECT count(*) FROM resumed")
-    assert committed in (250, 500) and f"--skip-rows {committed}" in done.stderr
+    assert committed in (25_000, 50_000) and f"--skip-rows {committed}" in done.stderr
     path.write_text("ts,n\n" + "\n".join(lines) + "\n")
     node.tandem("import", path, "--table", "resumed", "--skip-rows", str(committed), "--quiet")
-    assert node.sql("SELECT count(*), count(DISTINCT n) FROM resumed") == [(1000, 1000)]
+    assert node.sql("SELECT count(*), count(DISTINCT n) FROM resumed") == [(100_000, 100_000)]
 
 
 def test_import_from_standard_input_and_into_a_store_without_a_server(tmp_path):

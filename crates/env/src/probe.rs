@@ -24,7 +24,8 @@ const ATTEMPTS: u32 = 5;
 ///
 /// Writes a few small objects below `probe/`, under random names, and removes them.
 pub async fn probe(store: &Store, chance: &dyn Chance) -> Result<()> {
-    let mut probe = Probe { store, chance, dir: format!("probe/{:032x}", chance.next_u128()), names: vec![] };
+    let mut probe =
+        Probe { store, chance, prefix: format!("probe/{:032x}", chance.next_u128()), names: vec![] };
     let verdict = within(store.clock(), DEADLINE, probe.run()).await.unwrap_or_else(|| {
         let seconds = DEADLINE.as_secs();
         Err(Error::unavailable(format!("testing {} took longer than {seconds} s", store.url())))
@@ -36,7 +37,8 @@ pub async fn probe(store: &Store, chance: &dyn Chance) -> Result<()> {
 struct Probe<'a> {
     store: &'a Store,
     chance: &'a dyn Chance,
-    dir: String,
+    /// Of this test's names: no folder of its own, which would stay behind on a local disk.
+    prefix: String,
     names: Vec<String>,
 }
 
@@ -55,7 +57,7 @@ impl Probe<'_> {
     async fn settled(&mut self, writers: u32) -> Result<(String, Bytes)> {
         let mut attempt = 1;
         loop {
-            let name = format!("{}/{}", self.dir, self.names.len());
+            let name = format!("{}-{}", self.prefix, self.names.len());
             self.names.push(name.clone());
             match self.race(&name, writers).await? {
                 Ok(bytes) => return Ok((name, bytes)),

@@ -104,7 +104,8 @@ pub struct ColumnSpec {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TableSpec {
     pub columns: Vec<ColumnSpec>,
-    /// Default: the first column of a timestamp type, if there is one.
+    /// Default: the first column of a timestamp type, if there is one. `none`, unless a column has that name: no
+    /// designated timestamp at all.
     pub timestamp: Option<String>,
     /// Default: day, or none for a table without a designated timestamp.
     pub partition_by: Option<PartitionUnit>,

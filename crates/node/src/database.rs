@@ -37,6 +37,7 @@ impl Database for Shared {
                 if_not_exists: create.if_not_exists,
                 replace: create.replace,
             }),
+            queued: request.queued,
         };
         self.writer.append(append, rows).await.map(receipt)
     }

@@ -11,7 +11,7 @@ use tandem_log::WrittenCheckpoint;
 use tandem_manifest::{Manifest, Step, TailSection};
 use tandem_segment::DecodedSection;
 use tandem_sql::Receipt;
-use tandem_types::{ErrorKind, Result, Seq, TableName};
+use tandem_types::{Error, ErrorKind, Result, Seq, TableName};
 
 use crate::Shared;
 
@@ -112,7 +112,8 @@ impl Shared {
             footers: self.footers.clone(),
             load: self.loader(job),
         };
-        let output = tandem_compact::run(&inputs, job).await?;
+        let job_here = job.clone();
+        let output = aside(async move { tandem_compact::run(&inputs, &job_here).await }).await?;
         let step = Step::Replace(output.replace);
         let committed = self.writer.submit_upkeep(state.seq(), vec![step]).await?;
         for part in &job.parts {
@@ -204,4 +205,12 @@ impl Shared {
         upkeep.bytes_at_checkpoint = bytes_now;
         Ok(seq)
     }
+}
+
+/// Runs work that computes for long on a thread of its own: the threads that serve clients stay free. A panic in it
+/// is an error of this job only.
+async fn aside<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let runtime = tokio::runtime::Handle::current();
+    let done = tokio::task::spawn_blocking(move || runtime.block_on(work));
+    done.await.map_err(|e| Error::internal(format!("upkeep: {e}")))?
 }

@@ -55,8 +55,7 @@ pub async fn compact(args: &CompactArgs, urls: &str) -> Result<()> {
     for table in &tables {
         table_path(table)?;
         let body = json!({ "table": table }).to_string();
-        let answers =
-            client.action("tandem.Compact", body).await.map_err(|e| e.context(format!("table {table}")))?;
+        let answers = client.action("tandem.Compact", body).await?;
         if !args.json {
             print_line(&format!("table {table}"))?;
         }

@@ -10,6 +10,7 @@ use tandem_format::{ObjectName, segment_path};
 use tandem_manifest::{AppendIntent, AppendTarget, Manifest, SchemaPolicy, SectionDraft, Step, TableSpec};
 use tandem_segment::{Limits, decode_section};
 use tandem_types::{Error, Result, TableName};
+use tokio::sync::Notify;
 
 use crate::prepare::{Layout, PreparedSection, column_specs};
 use crate::queue::{Answer, SectionBody};
@@ -30,6 +31,8 @@ pub struct Append {
     pub policy: SchemaPolicy,
     /// Creates the table in the same transaction.
     pub create: Option<CreateTable>,
+    /// Told once the transaction has its place in the queue.
+    pub queued: Option<Arc<Notify>>,
 }
 
 /// A table to be created together with its first rows.
@@ -75,7 +78,7 @@ impl Writer {
             let mut steps = plan.steps.clone();
             steps.push(Step::Append(intent));
             let bodies = kept.iter().map(|k| k.body.clone()).collect();
-            match self.send(plan.state.seq(), steps, bodies, true).await? {
+            match self.send(plan.state.seq(), steps, bodies, true, append.queued.as_deref()).await? {
                 Answer::Committed(committed) => {
                     metrics::counter!("tandem_appended_rows_total").increment(committed.rows);
                     return Ok(committed);

@@ -38,7 +38,7 @@ use tandem_format::ProducerId;
 use tandem_log::Log;
 use tandem_manifest::{Intent, Manifest, Step};
 use tandem_types::{Error, Result, Seq, WriterId};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 pub use append::{Append, CreateTable};
 pub use config::WriterConfig;
@@ -135,7 +135,7 @@ impl Writer {
 
     /// Commits the steps as one transaction. `base` is the seq of the state that they were formed on.
     pub async fn submit(&self, base: Seq, steps: Vec<Step>) -> Result<Committed> {
-        match self.send(base, steps, Vec::new(), true).await? {
+        match self.send(base, steps, Vec::new(), true, None).await? {
             Answer::Committed(committed) => Ok(committed),
             Answer::Recast(error) | Answer::Refused(error) => Err(error),
         }
@@ -143,7 +143,7 @@ impl Writer {
 
     /// As [`Writer::submit`], for work that is harmless to repeat: without a token.
     pub async fn submit_upkeep(&self, base: Seq, steps: Vec<Step>) -> Result<Committed> {
-        match self.send(base, steps, Vec::new(), false).await? {
+        match self.send(base, steps, Vec::new(), false, None).await? {
             Answer::Committed(committed) => Ok(committed),
             Answer::Recast(error) | Answer::Refused(error) => Err(error),
         }
@@ -155,12 +155,16 @@ impl Writer {
         steps: Vec<Step>,
         bodies: Vec<SectionBody>,
         token: bool,
+        queued: Option<&Notify>,
     ) -> Result<Answer> {
         let gone = || self.stopped().unwrap_or_else(|| Error::unavailable("the node is shutting down"));
         let intent = Intent { token: None, digest: Vec::new(), base, steps };
         let (reply, answer) = oneshot::channel();
         let request = Request { intent, bodies, wants_token: token, reply };
         self.admission.send(request).await.map_err(|_| gone())?;
+        if let Some(queued) = queued {
+            queued.notify_one();
+        }
         // Unanswered: the runtime is being torn down around the commit task.
         let torn =
             || Error::outcome_unknown("whether the write was committed is unknown: the node went down");

@@ -50,6 +50,13 @@ impl Server {
         Endpoint::from_shared(self.uri.clone()).unwrap().connect().await.unwrap()
     }
 
+    /// A client that takes hardly any answer before it is read.
+    pub async fn narrow_client(&self) -> FlightSqlServiceClient<Channel> {
+        let endpoint = Endpoint::from_shared(self.uri.clone()).unwrap();
+        let endpoint = endpoint.initial_stream_window_size(16_384).initial_connection_window_size(65_535);
+        FlightSqlServiceClient::new(endpoint.connect().await.unwrap())
+    }
+
     /// Ends the service as `serve` does at shutdown.
     pub async fn stop(self) {
         self.stop.send(()).unwrap();

@@ -220,7 +220,7 @@ async fn headers_decide_and_wrong_ones_are_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_never_reads_its_answers_can_write_all_the_same() {
     let server = start().await;
-    let mut client = server.client().await;
+    let mut client = server.narrow_client().await;
     put(&mut client, &["t"], Some("create"), vec![rows(0, 1)]).await.unwrap();
     let batches: Vec<RecordBatch> = (0..3000).map(|i| rows(i, 1)).collect();
     let encoder = FlightDataEncoderBuilder::new()

@@ -101,6 +101,9 @@ pub enum Show {
 
 /// Parses statements separated by `;`. Empty ones are skipped, so the result may be empty.
 ///
+/// The SQL parser recurses: run this on a thread with a stack of 8 MiB or more, which what the default
+/// limits let through does not exhaust even in a build without optimizations.
+///
 /// Placeholders come out as `$1`, `$2` …, whether they were written so or as `?`.
 pub fn parse(sql: &str, default_schema: &str, limits: &StatementLimits) -> Result<Vec<Statement>> {
     limits.check_text(sql)?;

@@ -8,6 +8,7 @@
 //! - `SYMBOL` is a dictionary of text, for columns with few distinct values.
 //! - `ARROW('…')` names any other type as Arrow prints it, so that every table can be written down.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Fields, TimeUnit};
@@ -178,12 +179,50 @@ fn arrow_type(text: &str) -> Result<DataType> {
             return Err(Error::invalid(format!("an Arrow type nests deeper than {MAX_ARROW_DEPTH} levels")));
         }
     }
-    text.parse().map_err(|e| Error::invalid(format!("{text:?} is no Arrow type: {e}")))
+    let data_type: DataType =
+        text.parse().map_err(|e| Error::invalid(format!("{text:?} is no Arrow type: {e}")))?;
+    // Arrow prints names with their quotes and backslashes escaped, and reads them as they stand.
+    Ok(with_fields(data_type, &|field| {
+        let name = unescaped(field.name());
+        field.with_name(name)
+    }))
 }
 
-/// A type as SQL text that reads back as the same type, for all types that a table can hold.
+fn unescaped(name: &str) -> String {
+    let mut plain = String::with_capacity(name.len());
+    let mut chars = name.chars();
+    while let Some(c) = chars.next() {
+        plain.push(if c == '\\' { chars.next().unwrap_or(c) } else { c });
+    }
+    plain
+}
+
+/// The type with every field in it changed, innermost first.
+fn with_fields(data_type: DataType, change: &dyn Fn(Field) -> Field) -> DataType {
+    let one = |field: Arc<Field>| {
+        let inner = with_fields(field.data_type().clone(), change);
+        Arc::new(change(field.as_ref().clone().with_data_type(inner)))
+    };
+    match data_type {
+        DataType::List(field) => DataType::List(one(field)),
+        DataType::LargeList(field) => DataType::LargeList(one(field)),
+        DataType::ListView(field) => DataType::ListView(one(field)),
+        DataType::LargeListView(field) => DataType::LargeListView(one(field)),
+        DataType::FixedSizeList(field, n) => DataType::FixedSizeList(one(field), n),
+        DataType::Map(field, sorted) => DataType::Map(one(field), sorted),
+        DataType::Struct(fields) => {
+            DataType::Struct(fields.iter().map(|field| one(Arc::clone(field))).collect())
+        }
+        DataType::Dictionary(key, value) => DataType::Dictionary(key, Box::new(with_fields(*value, change))),
+        other => other,
+    }
+}
+
+/// A type as SQL text that reads back as the same type, for all types that a table can hold. Metadata of
+/// nested fields has no text and is left out; a backslash in the name of one does not read back.
 pub fn type_name(data_type: &DataType) -> String {
-    sql_name(data_type).unwrap_or_else(|| format!("ARROW('{}')", data_type.to_string().replace('\'', "''")))
+    let plain = with_fields(data_type.clone(), &|field| field.with_metadata(HashMap::new()));
+    sql_name(&plain).unwrap_or_else(|| format!("ARROW('{}')", plain.to_string().replace('\'', "''")))
 }
 
 /// The type in SQL's own words, where it has them.
@@ -222,7 +261,7 @@ fn sql_name(data_type: &DataType) -> Option<String> {
         DataType::List(item) if **item == Field::new_list_field(item.data_type().clone(), true) => {
             return Some(format!("{}[]", type_name(item.data_type())));
         }
-        DataType::Struct(fields) if fields.iter().all(|f| f.is_nullable() && f.metadata().is_empty()) => {
+        DataType::Struct(fields) if fields.iter().all(|f| f.is_nullable()) => {
             let fields: Vec<String> = fields
                 .iter()
                 .map(|f| format!("{} {}", quote_always(f.name()), type_name(f.data_type())))

@@ -4,6 +4,7 @@ mod binding;
 mod database;
 mod queries;
 mod statements;
+mod system;
 mod writes;
 
 use std::sync::Arc;

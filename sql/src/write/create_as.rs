@@ -86,7 +86,8 @@ impl CreateAs {
         let rows = job.start(engine, guard, move |batch| to_wire(&batch, &wire));
         let create = CreateTable { spec, if_not_exists: false, replace: self.or_replace };
         let policy = SchemaPolicy::Strict;
-        let request = AppendRequest { table: self.name.clone(), schema, policy, create: Some(create) };
+        let request =
+            AppendRequest { table: self.name.clone(), schema, policy, create: Some(create), queued: None };
         match engine.database().append(request, rows).await {
             Ok(receipt) => Ok(UpdateResult { seq: receipt.seq, rows: Some(receipt.rows) }),
             // Somebody else created it meanwhile: then there is nothing to do.

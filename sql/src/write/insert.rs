@@ -14,7 +14,7 @@ use tandem_manifest::{Manifest, SchemaPolicy};
 use tandem_types::{Column, Error, ErrorKind, Result, TableName, TableSchema};
 
 use super::list;
-use super::values::{bind, faulty_column};
+use super::values::{bind, faulty_column, with_nulls};
 use crate::database::AppendRequest;
 use crate::error::IntoTandem;
 use crate::params::Parameters;
@@ -74,8 +74,13 @@ impl Insert {
         let job = Job { state: state.clone(), plans, first: None, planning_limit: limit };
         let rows = job.start(engine, guard, convert);
         let policy = SchemaPolicy::Strict;
-        let request =
-            AppendRequest { table: self.table.clone(), schema: Arc::clone(&schema), policy, create: None };
+        let request = AppendRequest {
+            table: self.table.clone(),
+            schema: Arc::clone(&schema),
+            policy,
+            create: None,
+            queued: None,
+        };
         match engine.database().append(request, rows).await {
             Ok(receipt) => Ok(UpdateResult { seq: receipt.seq, rows: Some(receipt.rows) }),
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
@@ -112,7 +117,7 @@ impl Insert {
             })?;
             chosen.push(without_cast(expr).alias(&column.name));
         }
-        let rows = LogicalPlanBuilder::from(Arc::clone(&all.input)).project(chosen);
+        let rows = LogicalPlanBuilder::from(with_nulls(&all.input)?).project(chosen);
         Ok((rows.and_then(LogicalPlanBuilder::build).tandem()?, columns))
     }
 

@@ -1,10 +1,11 @@
 //! `VALUES` as the source of an `INSERT`: parameters for all rows at once, and whose value was wrong.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use datafusion::common::Column as ColumnName;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column as ColumnName, DFSchema};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::Placeholder;
@@ -13,6 +14,18 @@ use tandem_types::Result;
 
 use crate::error::IntoTandem;
 use crate::params::row_values;
+
+/// Allows nulls in `VALUES`, which DataFusion gives the table's own schema: what must not be null is checked
+/// where an error can name the column.
+pub(super) fn with_nulls(plan: &Arc<LogicalPlan>) -> Result<Arc<LogicalPlan>> {
+    let LogicalPlan::Values(values) = plan.as_ref() else {
+        return Ok(Arc::clone(plan));
+    };
+    let fields = values.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true));
+    let schema = DFSchema::from_unqualified_fields(fields.collect(), HashMap::new()).tandem()?;
+    let values = Values { schema: Arc::new(schema), values: values.values.clone() };
+    Ok(Arc::new(LogicalPlan::Values(values)))
+}
 
 /// One plan for all rows of parameters where rows of constants are inserted, else one plan for each row.
 pub(super) fn bind(plan: LogicalPlan, bound: Option<RecordBatch>) -> Result<Vec<LogicalPlan>> {

@@ -72,6 +72,7 @@ impl Db {
             schema: rows.schema(),
             policy: SchemaPolicy::Strict,
             create: None::<CreateTable>,
+            queued: None,
         };
         let rows = futures::stream::iter([Ok::<_, Error>(rows)]).boxed();
         self.writer.append(append, rows).await.unwrap()

@@ -243,7 +243,7 @@ fn compaction_changes_no_answer() {
     let number =
         |name, default| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok()).unwrap_or(default);
     let first = number("TANDEM_SIM_FIRST", 1);
-    for seed in first..first + number("TANDEM_SIM_SEEDS", 40) {
+    for seed in first..first + number("TANDEM_SIM_SEEDS", 24) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(play(seed))));
         if let Err(panic) = played {

@@ -180,8 +180,7 @@ fn a_foreign_or_misplaced_commit_is_refused_by_name() {
         // Another history's commit at the right place: the chain tells.
         overwrite(&store, &first, good).await;
         let fork = Node { log: node.log.clone(), state: Manifest::empty(node.log.database()) };
-        let mut rival = fork.propose(super::schema("rival"));
-        rival.header.commit_time += 1;
+        let rival = fork.propose(super::schema("rival"));
         overwrite(&store, &first, rival.encoded.bytes.to_vec()).await;
         let error = node.log.recover().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");

@@ -152,6 +152,14 @@ fn check_not_null(table: &Table, append: &AppendIntent, columns: &[ColumnId]) ->
             )));
         };
         let nulls: u64 = append.sections.iter().filter_map(|s| s.null_counts.get(*position)).sum();
+        if nulls > 0 && table.def().timestamp == Some(column.id) {
+            return Err(Error::invalid(format!(
+                "column {:?} is the designated timestamp of table {} and never null, and {nulls} of the rows have null in \
+                 it: create the table WITH (timestamp = '…') naming another column, or 'none'",
+                column.name,
+                table.name()
+            )));
+        }
         if nulls > 0 {
             return Err(Error::invalid(format!(
                 "column {:?} of table {} is NOT NULL, and {nulls} of the rows have null in it",

@@ -7,6 +7,9 @@ use tandem_types::{Column, ColumnId, Error, PartitionUnit, Result, TableName, Ta
 use crate::intent::{ColumnSpec, TableSpec};
 use crate::settings::{check_table_option, partition_unit};
 
+/// Says in place of a column's name that a table has no designated timestamp.
+const NO_TIMESTAMP: &str = "none";
+
 impl TableSpec {
     /// Fills in the defaults and checks that all of it fits together. Column ids count from 1.
     pub fn resolve(&self, name: &TableName) -> Result<TableDef> {
@@ -84,6 +87,7 @@ impl TableSpec {
         let is_timestamp = |c: &ColumnSpec| matches!(c.data_type, DataType::Timestamp(_, _));
         let position = match &self.timestamp {
             None => self.columns.iter().position(is_timestamp),
+            Some(name) if name == NO_TIMESTAMP && self.columns.iter().all(|c| c.name != NO_TIMESTAMP) => None,
             Some(name) => {
                 let position = self.columns.iter().position(|c| c.name == *name);
                 let found = position.and_then(|p| self.columns.get(p)).ok_or_else(|| {

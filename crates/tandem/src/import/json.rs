@@ -11,7 +11,9 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::{Decoder, infer_json_schema_from_iterator};
 use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::{Value, json};
 use tandem_types::{Error, Result};
 
 use super::json_records::JsonRecords;
@@ -247,11 +249,38 @@ impl Iterator for JsonBatches {
     }
 }
 
-fn object(name: &str, line: u64, record: &[u8]) -> Result<Map<String, Value>> {
+/// The members of an object in the order they are written in, which `serde_json::Map` does not keep.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+fn object(name: &str, line: u64, record: &[u8]) -> Result<Vec<(String, Value)>> {
     match serde_json::from_slice(record) {
-        Ok(Value::Object(members)) => Ok(members),
-        Ok(other) => {
-            let value = excerpt(&other.to_string());
+        Ok(Members(members)) => Ok(members),
+        Err(e) if e.is_data() => {
+            let value = excerpt(&String::from_utf8_lossy(record));
             Err(Error::invalid(format!("{name}:{line}: expected an object, found {value}")))
         }
         Err(e) => {
@@ -284,6 +313,8 @@ mod tests {
     fn columns_are_inferred_over_all_objects() {
         let text = "{\"b\":1,\"t\":\"2013-01-01T00:00:00Z\",\"l\":[1]}\n\n{\"b\":2.5,\"x\":null,\"s\":\"12\",\"l\":[2.5]}\n";
         let types = infer("f", content(text), None).unwrap();
+        let names: Vec<&str> = types.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["b", "t", "l", "x", "s"]);
         let of = |name: &str| types.iter().find(|(n, _)| n == name).unwrap().1.clone();
         assert_eq!(of("b"), DataType::Float64);
         assert_eq!(of("t"), DataType::Timestamp(arrow_schema::TimeUnit::Microsecond, None));

@@ -39,6 +39,8 @@ pub async fn export(copy: &Copy, mut result: QueryResult) -> Result<u64> {
         let batch = batch?;
         rows += batch.num_rows() as u64;
         writer.write(&batch).map_err(|e| named(&e))?;
+        // Rows that are always there already would never let Ctrl-C be looked at.
+        tokio::task::yield_now().await;
     }
     writer.finish().map_err(|e| named(&e))?;
     partial.keep_as(target).map_err(|e| named(&e))?;

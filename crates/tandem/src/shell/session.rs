@@ -128,6 +128,8 @@ impl<B: SqlBackend> Session<B> {
             if printer.is_closed() {
                 return Ok(None);
             }
+            // Rows that are always there already would never let Ctrl-C be looked at.
+            tokio::task::yield_now().await;
         }
         let Printed { rows, hidden } = printer.finish()?;
         Ok(Some(match hidden {

@@ -176,6 +176,7 @@ fn an_empty_stream_creates_its_table_and_a_broken_one_nothing() {
             schema,
             policy: SchemaPolicy::Create,
             create: create(false),
+            queued: None,
         };
         let mut items: Vec<_> = (0..20).map(|n| Ok(part(1, n * 100, 100))).collect();
         items.push(Err(Error::invalid("the client's stream broke")));

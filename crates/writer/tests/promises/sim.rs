@@ -13,10 +13,10 @@ use tandem_types::{Error, Result, TableName};
 use tandem_writer::{Append, Committed, CreateTable, Writer, WriterConfig};
 
 /// How far the clock moves at once.
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(10);
 
 /// How often every task may run between two ticks.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 6;
 
 /// An empty store whose clock moves only in [`run`].
 pub fn store() -> Arc<FaultStore> {
@@ -104,7 +104,7 @@ impl Node {
         batches: Vec<RecordBatch>,
     ) -> Result<Committed> {
         let schema = batches[0].schema();
-        let append = Append { table: TableName::public(table), schema, policy, create };
+        let append = Append { table: TableName::public(table), schema, policy, create, queued: None };
         let rows = futures::stream::iter(batches.into_iter().map(Ok::<_, Error>)).boxed();
         self.writer.append(append, rows).await
     }

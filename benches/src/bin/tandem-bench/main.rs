@@ -1,0 +1,109 @@
+//! `tandem-bench`: measurements of a real server process, each on a database of its own.
+//!
+//! It promises that a figure is printed only if the rows that it stands for were counted afterwards, and that the
+//! server and its directory are gone at the end. It refuses to judge the figures.
+
+// Measuring is what this program is for: it reads real clocks.
+#![allow(clippy::disallowed_methods)]
+
+mod ingest;
+mod latency;
+mod load;
+mod open;
+mod process;
+mod report;
+mod scan;
+mod server;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use arrow::ipc::writer::StreamWriter;
+use clap::{Parser, Subcommand};
+use tandem_types::{Error, Result};
+
+use server::ServerArgs;
+
+/// Measures a `tandem` server; prints a table, then one line of JSON.
+#[derive(Debug, Parser)]
+#[command(name = "tandem-bench", version)]
+struct Arguments {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(subcommand)]
+    measurement: Measurement,
+}
+
+#[derive(Debug, Subcommand)]
+enum Measurement {
+    /// Rows per second, CPU, store requests, memory, and bytes at rest
+    Ingest(ingest::IngestArgs),
+    /// Writes of one row, beside the disk alone
+    Latency(latency::LatencyArgs),
+    /// Queries over files and over the tail, beside plain DataFusion
+    Scan(scan::ScanArgs),
+    /// From a kill to the next request served
+    Open(open::OpenArgs),
+    /// Writes the workload into an Arrow IPC stream file, for other programs to measure with
+    Rows {
+        #[command(flatten)]
+        workload: Workload,
+        /// The file to make
+        file: PathBuf,
+    },
+}
+
+/// Which rows.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Workload {
+    /// Of the generator
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Series
+    #[arg(long, default_value_t = 1_000)]
+    hosts: usize,
+    /// In all
+    #[arg(long, default_value_t = 5_000_000)]
+    rows: usize,
+    /// Of a batch
+    #[arg(long, default_value_t = 10_000)]
+    batch_rows: usize,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
+    let server = &arguments.server;
+    let report = match arguments.measurement {
+        Measurement::Ingest(args) => ingest::run(args, server).await?,
+        Measurement::Latency(args) => latency::run(args, server).await?,
+        Measurement::Scan(args) => scan::run(args, server).await?,
+        Measurement::Open(args) => open::run(args, server).await?,
+        Measurement::Rows { workload, file } => return write_rows(workload, &file),
+    };
+    report.print();
+    Ok(())
+}
+
+fn write_rows(workload: Workload, path: &Path) -> Result<()> {
+    let Workload { seed, hosts, rows, batch_rows } = workload;
+    let batches = load::make(seed, hosts, rows, batch_rows)?;
+    let file = std::fs::File::create(path).map_err(|e| server::io_error(path, &e))?;
+    let write = || {
+        let mut writer = StreamWriter::try_new_buffered(file, &tandem_benches::cpu::schema())?;
+        for batch in &batches {
+            writer.write(batch)?;
+        }
+        writer.finish()
+    };
+    write().map_err(|e| Error::unavailable(format!("{}: {e}", path.display())))
+}
