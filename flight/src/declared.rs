@@ -56,7 +56,7 @@ fn cast(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{DictionaryArray, Int32RunArray, StringArray, StringViewArray};
+    use arrow::array::{Array, DictionaryArray, Int32RunArray, StringArray, StringViewArray};
     use arrow::datatypes::{Int8Type, Int32Type};
 
     use super::*;

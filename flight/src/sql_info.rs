@@ -355,7 +355,7 @@ const DATETIME_FUNCTIONS: &[&str] = &[
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, AsArray};
+    use arrow::array::AsArray;
     use arrow::datatypes::UInt32Type;
 
     use super::*;

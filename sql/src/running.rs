@@ -11,6 +11,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use tandem_env::{SystemClock, within};
 use tandem_types::{Error, ErrorKind, Result, Seq};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -205,9 +206,9 @@ pub(crate) async fn physical_plan(
     plan: &LogicalPlan,
     limit: Duration,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    match tokio::time::timeout(limit, state.create_physical_plan(plan)).await {
-        Ok(plan) => plan.tandem(),
-        Err(_) => Err(Error::new(
+    match within(&SystemClock, limit, state.create_physical_plan(plan)).await {
+        Some(plan) => plan.tandem(),
+        None => Err(Error::new(
             ErrorKind::DeadlineExceeded,
             format!("planning the query took longer than {} s", limit.as_secs()),
         )),

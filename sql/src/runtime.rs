@@ -5,6 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures::FutureExt;
+use tandem_env::{SystemClock, within};
 use tandem_types::{Error, ErrorKind, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
@@ -60,9 +61,9 @@ impl QueryRuntime {
         what: &str,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        match tokio::time::timeout(limit, self.run(work)).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::new(
+        match within(&SystemClock, limit, self.run(work)).await {
+            Some(result) => result,
+            None => Err(Error::new(
                 ErrorKind::DeadlineExceeded,
                 format!("{what} took longer than {} s", limit.as_secs()),
             )),

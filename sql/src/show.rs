@@ -263,7 +263,6 @@ WITH (compression = 'lz4')";
         let table = run(sql).unwrap();
         assert!(only_table(&table).timestamp().is_none());
         let copy = run(&create_table(only_table(&table))).unwrap();
-        assert_eq!(copy.digest(), table.digest(), "the same steps again");
         assert_eq!(only_table(&copy).def(), only_table(&table).def());
     }
 

@@ -7,11 +7,14 @@ use arrow::array::{
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
-use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result, arrow_datafusion_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use futures::stream;
 use tandem_manifest::Manifest;
 
 use super::rows;
@@ -30,7 +33,7 @@ pub(super) enum Kind {
 }
 
 /// What a table's rows are made of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SystemTable {
     pub kind: Kind,
     pub schema: SchemaRef,
@@ -189,13 +192,28 @@ impl TableProvider for SystemTable {
         _state: &dyn Session,
         projection: Option<&Vec<usize>>,
         _filters: &[Expr],
-        _limit: Option<usize>,
+        limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), self.columns())
-            .map_err(|e| arrow_datafusion_err!(e))?;
-        let source =
-            MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.schema), projection.cloned())?;
-        Ok(source)
+        let schema = Arc::clone(&self.schema);
+        let exec =
+            StreamingTableExec::try_new(schema, vec![Arc::new(self.clone())], projection, [], false, limit)?;
+        Ok(Arc::new(exec))
+    }
+}
+
+/// Rows are made when the query runs, so that it finds itself among the queries.
+impl PartitionStream for SystemTable {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _ctx: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let table = self.clone();
+        let rows = async move {
+            RecordBatch::try_new(Arc::clone(&table.schema), table.columns())
+                .map_err(|e| arrow_datafusion_err!(e))
+        };
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream::once(rows)))
     }
 }
 
