@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn types_can_be_asked_for_one_by_one() {
         let data = type_info().build().unwrap();
-        assert_eq!(data.record_batch(None).unwrap().num_rows(), 17);
+        assert_eq!(data.record_batch(None).unwrap().num_rows(), 18);
         assert_eq!(data.record_batch(XdbcDataType::XdbcTimestamp as i32).unwrap().num_rows(), 2);
         assert_eq!(data.record_batch(XdbcDataType::XdbcInterval as i32).unwrap().num_rows(), 0);
     }

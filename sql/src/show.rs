@@ -262,8 +262,13 @@ WITH (compression = 'lz4')";
         let sql = "CREATE TABLE t (a INT); ALTER TABLE t ADD COLUMN ts TIMESTAMP, ADD COLUMN b INT";
         let table = run(sql).unwrap();
         assert!(only_table(&table).timestamp().is_none());
-        let copy = run(&create_table(only_table(&table))).unwrap();
+        let shown = create_table(only_table(&table));
+        let expected =
+            "CREATE TABLE t (\n  a INT\n);\nALTER TABLE t\n  ADD COLUMN ts TIMESTAMP(9),\n  ADD COLUMN b INT";
+        assert_eq!(shown, expected);
+        let copy = run(&shown).unwrap();
         assert_eq!(only_table(&copy).def(), only_table(&table).def());
+        assert_eq!(copy.digest(), table.digest(), "the same steps give the same state");
     }
 
     #[tokio::test]

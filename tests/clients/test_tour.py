@@ -89,9 +89,9 @@ def against_duckdb(node, data):
 @pytest.mark.seconds(900)
 def test_the_tour(data, frames, tmp_path):
     with harness.Node(tmp_path / "store", tmp_path / "run") as node:
-        done = node.tandem("import", data["flights"], "--table", "flights", "--create", "--timestamp", "time_hour", "--null", "NA")
+        done = node.tandem("import", data["flights"], "--table", "flights", "--create", "--timestamp", "time_hour", "--partition-by", "month", "--null", "NA")
         assert f"{FLIGHTS} rows into flights" in done.stdout
-        node.tandem("import", data["weather"], "--table", "weather", "--create", "--timestamp", "time_hour", "--null", "NA", "--quiet")
+        node.tandem("import", data["weather"], "--table", "weather", "--create", "--timestamp", "time_hour", "--partition-by", "month", "--null", "NA", "--quiet")
         check(node, frames)
         against_duckdb(node, data)
         node.restart()

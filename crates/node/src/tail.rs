@@ -34,7 +34,8 @@ impl TailReader {
             return Ok(rows);
         }
         let payload = self.log.read_payload(tail.key.seq).await?.0;
-        let rows = decode(&slice(&payload, section)?, section)
+        let rows = slice(&payload, section)
+            .and_then(|bytes| decode(&bytes, section))
             .map_err(|e| e.context(tandem_format::commit_path(tail.key.seq)))?;
         self.writer.tail().insert(table, tail.key, rows.clone());
         // One request brought the rows of the whole commit: its other sections will be asked for next.

@@ -199,7 +199,7 @@ fn batch(schema: &SchemaRef, commits: &[(CommitHeader, u64)]) -> Result<RecordBa
 }
 
 fn ops(header: &CommitHeader) -> impl Iterator<Item = &Op> {
-    header.transactions.iter().map(|t: &Transaction| &t.ops).flatten()
+    header.transactions.iter().flat_map(|t: &Transaction| &t.ops)
 }
 
 /// What the commit's transactions do, each kind once, in their order. A transaction without an operation

@@ -72,8 +72,8 @@ impl ServeArgs {
             Some(path) => read_file(path)?,
             None => Self::default(),
         };
-        let mut node = NodeConfig::default();
-        node.node_id = self.node_id.or(file.node_id).unwrap_or_else(super::random_node_id);
+        let node_id = self.node_id.or(file.node_id).unwrap_or_else(super::random_node_id);
+        let mut node = NodeConfig { node_id, ..NodeConfig::default() };
         if let Some(text) = self.memory_limit.or(file.memory_limit) {
             node.engine.memory_limit = size("--memory-limit", &text)?;
         }
