@@ -40,7 +40,7 @@ const QUERIES: [(&str, &str); 3] = [
     (
         "max by minute of one host in an hour",
         "SELECT date_trunc('minute', ts) AS minute, max(usage_user) FROM cpu \
-         WHERE hostname = 'host_7' AND ts >= '2016-01-01T01:00:00' AND ts < '2016-01-01T02:00:00' GROUP BY minute",
+         WHERE hostname = 'host_7' AND ts >= '2016-01-01T00:00:00' AND ts < '2016-01-01T01:00:00' GROUP BY minute",
     ),
 ];
 
