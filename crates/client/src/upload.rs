@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
-use arrow_flight::encode::FlightDataEncoderBuilder;
+use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightData, FlightDescriptor, PutResult};
 use arrow_schema::SchemaRef;
@@ -78,6 +78,8 @@ where
         .with_flight_descriptor(Some(descriptor))
         // Batches are cut before they come here; a second cut would break their numbering.
         .with_max_flight_data_size(usize::MAX)
+        // By default dictionaries are written out: more bytes here, and more work for the server.
+        .with_dictionary_handling(DictionaryHandling::Resend)
         .build(batches)
         .map(move |message| {
             message.map_err(|error| {

@@ -30,14 +30,14 @@ impl TailReader {
             let bytes =
                 self.log.env().store.get_range(&path, section.offset..section.offset + section.len).await?;
             let rows = decode(&bytes, section).map_err(|e| e.context(&path))?;
-            self.writer.tail().insert(table, tail.key, rows.clone());
+            self.writer.tail().insert(table, tail.key, rows.clone(), section.len);
             return Ok(rows);
         }
         let payload = self.log.read_payload(tail.key.seq).await?.0;
         let rows = slice(&payload, section)
             .and_then(|bytes| decode(&bytes, section))
             .map_err(|e| e.context(tandem_format::commit_path(tail.key.seq)))?;
-        self.writer.tail().insert(table, tail.key, rows.clone());
+        self.writer.tail().insert(table, tail.key, rows.clone(), section.len);
         // One request brought the rows of the whole commit: its other sections will be asked for next.
         let state = self.writer.state();
         for other in state.tables() {
@@ -46,7 +46,7 @@ impl TailReader {
                 // A damaged one is reported when it is asked for.
                 if let Ok(rows) = slice(&payload, &sibling.section).and_then(|b| decode(&b, &sibling.section))
                 {
-                    self.writer.tail().insert(other.id(), sibling.key, rows);
+                    self.writer.tail().insert(other.id(), sibling.key, rows, sibling.section.len);
                 }
             }
         }

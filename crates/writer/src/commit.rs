@@ -302,16 +302,16 @@ impl CommitTask {
             else {
                 continue;
             };
-            let tables = transaction.ops.iter().flat_map(|op| match op {
-                Op::Append { table, sections } => vec![*table; sections.len()],
+            let sections = transaction.ops.iter().flat_map(|op| match op {
+                Op::Append { table, sections } => sections.iter().map(|s| (*table, s.len)).collect(),
                 _ => Vec::new(),
             });
-            for (section, (table, body)) in tables.zip(&admitted.request.bodies).enumerate() {
+            for (section, ((table, len), body)) in sections.zip(&admitted.request.bodies).enumerate() {
                 if let (Some(rows), Ok(transaction), Ok(section)) =
                     (&body.rows, u32::try_from(*index), u32::try_from(section))
                 {
                     let key = SectionKey { seq: header.seq, transaction, section };
-                    self.shared.tail.insert(table, key, rows.clone());
+                    self.shared.tail.insert(table, key, rows.clone(), len);
                 }
             }
         }

@@ -7,6 +7,9 @@ use tandem_format::SectionKey;
 use tandem_segment::DecodedSection;
 use tandem_types::TableId;
 
+/// Costs of an entry beside its rows.
+const ENTRY_BYTES: usize = 512;
+
 /// A cache bounded in bytes; what was touched longest ago goes first. Cheap to clone; clones share it.
 #[derive(Clone, Debug)]
 pub struct TailCache {
@@ -53,8 +56,11 @@ impl TailCache {
     }
 
     /// Keeps the rows, at the cost of others; rows larger than the whole cache are not kept.
-    pub fn insert(&self, table: TableId, key: SectionKey, rows: Arc<DecodedSection>) {
-        let bytes = rows.batches.iter().map(|b| b.get_array_memory_size()).sum::<usize>() + 512;
+    ///
+    /// `encoded` is the section's length: its columns share the one allocation that they were received in, so that adding
+    /// up what each column holds on to would count it once per column.
+    pub fn insert(&self, table: TableId, key: SectionKey, rows: Arc<DecodedSection>, encoded: u64) {
+        let bytes = usize::try_from(encoded).unwrap_or(usize::MAX).saturating_add(ENTRY_BYTES);
         let mut inner = self.lock();
         if bytes > inner.capacity {
             return;
@@ -107,10 +113,10 @@ mod tests {
         let cache = TailCache::new(30_000);
         let key = |n| SectionKey { seq: Seq(n), transaction: 0, section: 0 };
         for n in 1..=3 {
-            cache.insert(TableId(1), key(n), rows());
+            cache.insert(TableId(1), key(n), rows(), 8_000);
         }
         assert!(cache.get(TableId(1), key(1)).is_some());
-        cache.insert(TableId(1), key(4), rows());
+        cache.insert(TableId(1), key(4), rows(), 8_000);
         assert!(cache.get(TableId(1), key(2)).is_none(), "touched longest ago");
         assert!(cache.get(TableId(1), key(1)).is_some());
         assert!(cache.bytes() <= 30_000);

@@ -1,6 +1,6 @@
 //! `tandem-bench`: measurements of a real server process, each on a database of its own.
 //!
-//! It promises that a figure is printed only if the rows that it stands for were counted afterwards, and that the
+//! It promises that figures are printed only when every row sent was acknowledged, and that the
 //! server and its directory are gone at the end. It refuses to judge the figures.
 
 // Measuring is what this program is for: it reads real clocks.
