@@ -19,9 +19,6 @@ mod status;
 mod tail;
 mod upkeep;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 use tandem_datafile::FooterCache;
