@@ -40,6 +40,16 @@ pub struct CommitHeader {
     pub transactions: Vec<Transaction>,
 }
 
+impl CommitHeader {
+    /// All sections that the commit appends, in order.
+    pub fn sections(&self) -> impl Iterator<Item = &Section> {
+        self.transactions.iter().flat_map(|t| &t.ops).flat_map(|op| match op {
+            Op::Append { sections, .. } => sections.as_slice(),
+            _ => &[],
+        })
+    }
+}
+
 /// The unit of atomicity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transaction {

@@ -104,7 +104,7 @@ impl Log {
                 state = state.apply(&commit.header, commit.hash)?.manifest;
                 look(&state);
                 replay.commits += 1;
-                replay.bytes += rows_bytes(commit);
+                replay.bytes += commit.header.sections().map(|s| s.len).sum::<u64>();
             }
         }
     }
@@ -114,12 +114,4 @@ impl Log {
 struct Replay {
     commits: u64,
     bytes: u64,
-}
-
-fn rows_bytes(commit: &Commit) -> u64 {
-    let sections = |op: &tandem_format::Op| match op {
-        tandem_format::Op::Append { sections, .. } => sections.iter().map(|s| s.len).sum(),
-        _ => 0u64,
-    };
-    commit.header.transactions.iter().flat_map(|t| &t.ops).map(sections).sum()
 }

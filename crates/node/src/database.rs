@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use tandem_datafile::FooterCache;
-use tandem_format::{CommitHeader, Op};
+use tandem_format::CommitHeader;
 use tandem_manifest::{Manifest, Step, TailSection};
 use tandem_sql::{AppendRequest, Database, NodeSetting, Receipt, RowStream, SectionRows};
 use tandem_types::{Result, Seq, TableId, TableName};
@@ -128,9 +128,5 @@ fn receipt(committed: Committed) -> Receipt {
 }
 
 fn inline_bytes(header: &CommitHeader) -> u64 {
-    let sections = header.transactions.iter().flat_map(|t| &t.ops).flat_map(|op| match op {
-        Op::Append { sections, .. } => sections.as_slice(),
-        _ => &[],
-    });
-    sections.filter(|s| s.segment.is_none()).map(|s| s.len).sum()
+    header.sections().filter(|s| s.segment.is_none()).map(|s| s.len).sum()
 }

@@ -164,11 +164,7 @@ impl CommitTask {
     }
 
     fn count_bytes(&self, header: &CommitHeader) {
-        let sections = header.transactions.iter().flat_map(|t| &t.ops).flat_map(|op| match op {
-            Op::Append { sections, .. } => sections.as_slice(),
-            _ => &[],
-        });
-        let bytes = sections.map(|s| s.len).sum();
+        let bytes = header.sections().map(|s| s.len).sum();
         self.shared.logged_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
