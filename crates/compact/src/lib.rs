@@ -2,7 +2,7 @@
 //!
 //! Two halves:
 //!
-//! - [`next_job`]: a pure policy, from a table's state to the next piece of work worth doing;
+//! - [`next_jobs`]: a pure policy, from a table's state to the work that the next commit should do;
 //! - [`run`]: reads the inputs, sorts and merges them, writes the outputs, reads those back and answers with the
 //!   [`Replace`](tandem_format::Replace) to commit.
 //!
@@ -18,5 +18,5 @@
 mod policy;
 mod run;
 
-pub use policy::{Job, Policy, Urgency, next_job};
+pub use policy::{Job, Policy, Urgency, next_jobs};
 pub use run::{Inputs, LoadSection, Output, run};

@@ -1,8 +1,9 @@
 //! What to compact next: a function of a table's state.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use tandem_format::{FileName, SectionPart};
+use tandem_format::{DataFile, FileName, SectionPart};
 use tandem_manifest::Table;
 use tandem_types::{Partition, Seq, TableId};
 
@@ -17,7 +18,7 @@ pub struct Policy {
     pub tail_sections: usize,
     /// Files of one partition that are small are merged once there are this many.
     pub fan_in: usize,
-    /// Encoded bytes of tail sections that one job takes, at most: they are sorted in memory.
+    /// Encoded bytes of tail sections that the jobs of one commit take, at most: they are sorted in memory.
     pub job_bytes: u64,
 }
 
@@ -44,7 +45,7 @@ pub enum Urgency {
     Everything(Seq),
 }
 
-/// A piece of work.
+/// A piece of work, on one partition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     pub table: TableId,
@@ -62,10 +63,15 @@ pub struct Job {
 /// Files of this share of the target are large enough to be left alone.
 const DONE_SHARE: u64 = 2;
 
-/// The next job on a table, if any is worth doing.
-pub fn next_job(table: &Table, policy: &Policy, urgency: Urgency) -> Option<Job> {
+/// What the next commit on a table should do: jobs on different partitions, the worthiest first, as many as
+/// [`Policy::job_bytes`] allows; none if nothing is worth doing.
+///
+/// They go together because a section that spans many partitions is then read once, not once for each of them, and
+/// because a commit costs the same for one as for all.
+pub fn next_jobs(table: &Table, policy: &Policy, urgency: Urgency) -> Vec<Job> {
     let target_bytes = target_file_size(table);
-    tail_job(table, policy, urgency, target_bytes).or_else(|| file_job(table, policy, urgency, target_bytes))
+    let tail = tail_jobs(table, policy, urgency, target_bytes);
+    if tail.is_empty() { file_jobs(table, policy, urgency, target_bytes) } else { tail }
 }
 
 /// The table's `target_file_size`.
@@ -81,7 +87,7 @@ struct TailOf {
     parts: Vec<(SectionPart, u64)>,
 }
 
-fn tail_job(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64) -> Option<Job> {
+fn tail_jobs(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64) -> Vec<Job> {
     let mut by_partition: BTreeMap<Partition, TailOf> = BTreeMap::new();
     let last = match urgency {
         Urgency::Usual => Seq(u64::MAX),
@@ -106,42 +112,70 @@ fn tail_job(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64)
                 || of.parts.len() >= policy.tail_sections
         }
     };
-    let (partition, of) =
-        by_partition.into_iter().filter(|(_, of)| worth(of)).max_by_key(|(p, of)| (of.bytes, *p))?;
-    let mut taken = 0;
-    let parts = of
-        .parts
-        .into_iter()
-        .take_while(|(_, bytes)| {
-            // The first is taken whatever its size.
-            let fits = taken == 0 || taken + bytes <= policy.job_bytes;
-            taken += bytes;
-            fits
-        })
-        .map(|(part, _)| part)
-        .collect();
-    Some(Job { table: table.id(), partition, parts, files: Vec::new(), level: 0, target_bytes })
+    let mut worthy: Vec<(Partition, TailOf)> = by_partition.into_iter().filter(|(_, of)| worth(of)).collect();
+    worthy.sort_by_key(|(partition, of)| Reverse((of.bytes, *partition)));
+    let mut room = Room::new(policy.job_bytes);
+    let mut jobs = Vec::new();
+    for (partition, of) in worthy {
+        let parts = of.parts.into_iter().take_while(|(_, bytes)| room.take(*bytes));
+        let parts: Vec<SectionPart> = parts.map(|(part, _)| part).collect();
+        if !parts.is_empty() {
+            jobs.push(Job { table: table.id(), partition, parts, files: Vec::new(), level: 0, target_bytes });
+        }
+        if room.is_full {
+            break;
+        }
+    }
+    jobs
 }
 
-fn file_job(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64) -> Option<Job> {
-    let mut by_partition: BTreeMap<Partition, Vec<(Seq, FileName, u32)>> = BTreeMap::new();
+fn file_jobs(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64) -> Vec<Job> {
+    let mut by_partition: BTreeMap<Partition, Vec<(Seq, &DataFile)>> = BTreeMap::new();
     for state in table.files().filter(|f| f.file.size < target_bytes / DONE_SHARE) {
-        let entry = (state.created, state.file.name, state.file.level);
-        by_partition.entry(state.file.name.partition).or_default().push(entry);
+        by_partition.entry(state.file.name.partition).or_default().push((state.created, &state.file));
     }
     let fan_in = match urgency {
         Urgency::Usual | Urgency::OldTail(_) => policy.fan_in,
         Urgency::Everything(_) => 2,
     };
-    let (partition, mut files) = by_partition
-        .into_iter()
-        .filter(|(_, files)| files.len() >= fan_in)
-        .max_by_key(|(p, f)| (f.len(), *p))?;
-    files.sort_unstable();
-    files.truncate(policy.fan_in.max(2) * 2);
-    let level = files.iter().map(|(_, _, level)| level + 1).max().unwrap_or(1);
-    let files = files.into_iter().map(|(_, name, _)| name).collect();
-    Some(Job { table: table.id(), partition, parts: Vec::new(), files, level, target_bytes })
+    let mut worthy: Vec<_> = by_partition.into_iter().filter(|(_, files)| files.len() >= fan_in).collect();
+    worthy.sort_by_key(|(partition, files)| Reverse((files.len(), *partition)));
+    let mut room = Room::new(policy.job_bytes);
+    let mut jobs = Vec::new();
+    for (partition, mut files) in worthy {
+        files.sort_unstable_by_key(|(created, file)| (*created, file.name));
+        files.truncate(policy.fan_in.max(2) * 2);
+        if !room.take(files.iter().map(|(_, file)| file.size).sum()) {
+            break;
+        }
+        let level = files.iter().map(|(_, file)| file.level + 1).max().unwrap_or(1);
+        let files = files.into_iter().map(|(_, file)| file.name).collect();
+        jobs.push(Job { table: table.id(), partition, parts: Vec::new(), files, level, target_bytes });
+    }
+    jobs
+}
+
+/// What still fits into a commit's jobs. The first piece is taken whatever its size.
+struct Room {
+    bytes: u64,
+    is_fresh: bool,
+    is_full: bool,
+}
+
+impl Room {
+    const fn new(bytes: u64) -> Self {
+        Self { bytes, is_fresh: true, is_full: false }
+    }
+
+    fn take(&mut self, bytes: u64) -> bool {
+        if !self.is_fresh && bytes > self.bytes {
+            self.is_full = true;
+        } else {
+            self.is_fresh = false;
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+        !self.is_full
+    }
 }
 
 #[cfg(test)]

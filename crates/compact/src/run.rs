@@ -1,5 +1,6 @@
-//! One job, from inputs to a `Replace` whose outputs were read back and found equal.
+//! Jobs, from inputs to one `Replace` whose outputs were read back and found equal.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
@@ -42,7 +43,7 @@ pub struct Inputs {
     pub load: Arc<LoadSection>,
 }
 
-/// What a job made.
+/// What jobs made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Output {
     pub replace: Replace,
@@ -51,29 +52,82 @@ pub struct Output {
     pub bytes: u64,
 }
 
-/// Runs the job. Nothing is visible until its `Replace` is committed; files of a job that fails are harmless.
-pub async fn run(inputs: &Inputs, job: &Job) -> Result<Output> {
-    let table = inputs
-        .manifest
-        .table(job.table)
-        .ok_or_else(|| Error::not_found(format!("the table with id {} does not exist any more", job.table)))?
-        .clone();
-    let (sources, digests) = open_sources(inputs, job, &table).await?;
-    let sort = sort_positions(&table)?;
-    let merged = merge_sorted(sources, &sort, MERGE_ROWS);
-    let files = write_files(inputs, job, &table, merged).await?;
-    let read = digests.total()?;
-    verify(inputs, &table, &files, &read).await?;
-    let rows = files.iter().map(|f| f.rows).sum();
-    let bytes = files.iter().map(|f| f.size).sum();
-    let replace = Replace {
-        table: job.table,
-        base: inputs.manifest.seq(),
-        files: job.files.clone(),
-        parts: job.parts.clone(),
-        outputs: files,
+/// Runs jobs on different partitions of one table. Nothing is visible until their `Replace` is committed; files of jobs
+/// that fail are harmless.
+pub async fn run(inputs: &Inputs, jobs: &[Job]) -> Result<Output> {
+    let Some(first) = jobs.first() else {
+        return Err(Error::internal("a compaction without jobs"));
     };
-    Ok(Output { replace, rows, bytes })
+    let table = inputs.manifest.table(first.table).cloned().ok_or_else(|| {
+        Error::not_found(format!("the table with id {} does not exist any more", first.table))
+    })?;
+    let mut output = Output {
+        replace: Replace {
+            table: first.table,
+            base: inputs.manifest.seq(),
+            files: Vec::new(),
+            parts: Vec::new(),
+            outputs: Vec::new(),
+        },
+        rows: 0,
+        bytes: 0,
+    };
+    let tails = read_tails(inputs, jobs, &table).await?;
+    for (job, tail) in jobs.iter().zip(tails) {
+        let (sources, digests) = open_sources(inputs, job, &table, tail).await?;
+        let merged = merge_sorted(sources, &sort_positions(&table)?, MERGE_ROWS);
+        let files = write_files(inputs, job, &table, merged).await?;
+        let read = digests.total()?;
+        verify(inputs, &table, &files, &read).await?;
+        output.rows += files.iter().map(|f| f.rows).sum::<u64>();
+        output.bytes += files.iter().map(|f| f.size).sum::<u64>();
+        output.replace.files.extend_from_slice(&job.files);
+        output.replace.parts.extend_from_slice(&job.parts);
+        output.replace.outputs.extend(files);
+    }
+    Ok(output)
+}
+
+/// A job's rows of the tail, not sorted yet, and their digest.
+#[derive(Default)]
+struct TailRows {
+    batches: Vec<RecordBatch>,
+    digest: RowDigest,
+}
+
+/// Reads each section once and cuts it into the partitions of the jobs.
+async fn read_tails(inputs: &Inputs, jobs: &[Job], table: &Table) -> Result<Vec<TailRows>> {
+    let mut wanted: BTreeMap<SectionKey, Vec<usize>> = BTreeMap::new();
+    for (index, job) in jobs.iter().enumerate() {
+        for part in &job.parts {
+            if part.partition != job.partition {
+                return Err(Error::internal("a job names rows of another partition than its own"));
+            }
+            wanted.entry(part.section).or_default().push(index);
+        }
+    }
+    let mut tails: Vec<TailRows> = jobs.iter().map(|_| TailRows::default()).collect();
+    let ids = ids(table);
+    for (key, indices) in wanted {
+        let gone = || Error::serialization("rows of the tail are gone");
+        let section = table.tail_section(&key).ok_or_else(gone)?;
+        let rows = (inputs.load)((**section).clone()).await?;
+        for index in indices {
+            let (Some(job), Some(tail)) = (jobs.get(index), tails.get_mut(index)) else { continue };
+            if !section.live.contains(&job.partition) {
+                return Err(gone());
+            }
+            let before = tail.digest.rows;
+            for batch in &rows.batches {
+                let batch = cast_to_schema(batch, &section.section.columns, table.schema())?;
+                let batch = only_partition(batch, table, job, section)?;
+                tail.digest.add(&batch, &ids)?;
+                tail.batches.push(batch);
+            }
+            check_part(table, section, job.partition, tail.digest.rows - before)?;
+        }
+    }
+    Ok(tails)
 }
 
 /// Digest of what was read: of the tail at once, of files as they stream by.
@@ -99,37 +153,25 @@ impl Digests {
 type Rows = BoxStream<'static, Result<RecordBatch>>;
 
 /// Sorted streams: files oldest first, then the tail, so that equal keys stay in log order.
-async fn open_sources(inputs: &Inputs, job: &Job, table: &Table) -> Result<(Vec<Rows>, Digests)> {
+async fn open_sources(
+    inputs: &Inputs,
+    job: &Job,
+    table: &Table,
+    tail: TailRows,
+) -> Result<(Vec<Rows>, Digests)> {
     let (done, files) = mpsc::unbounded_channel();
     let mut sources = Vec::new();
     for name in &job.files {
         let state = table.file(name).ok_or_else(|| gone(&name.object))?;
         sources.push(file_rows(inputs, table, state, done.clone()).await?);
     }
-    let mut tail = RowDigest::default();
-    let mut batches = Vec::new();
-    for part in &job.parts {
-        let section = table
-            .tail_section(&part.section)
-            .filter(|section| section.live.contains(&part.partition))
-            .ok_or_else(|| Error::serialization("rows of the tail are gone"))?;
-        let rows = (inputs.load)((**section).clone()).await?;
-        let before = tail.rows;
-        for batch in &rows.batches {
-            let batch = cast_to_schema(batch, &section.section.columns, table.schema())?;
-            let batch = only_partition(batch, table, job, section)?;
-            tail.add(&batch, &ids(table))?;
-            batches.push(batch);
-        }
-        check_part(table, section, part.partition, tail.rows - before)?;
-    }
-    if !batches.is_empty() {
+    if !tail.batches.is_empty() {
         let sort = sort_positions(table)?;
-        let sorted = blocking(move || sort_batches(batches, &sort)).await?;
+        let sorted = blocking(move || sort_batches(tail.batches, &sort)).await?;
         sources.push(stream::iter(sorted.into_iter().map(Ok)).boxed());
     }
     let expected_files = job.files.len();
-    Ok((sources, Digests { tail, files, expected_files }))
+    Ok((sources, Digests { tail: tail.digest, files, expected_files }))
 }
 
 async fn file_rows(

@@ -1,17 +1,17 @@
 //! Upkeep: when compaction and checkpoints run.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tandem_compact::{Inputs, Job, LoadSection, Urgency, next_job};
+use tandem_compact::{Inputs, Job, LoadSection, Urgency, next_jobs};
 use tandem_log::WrittenCheckpoint;
 use tandem_manifest::{Manifest, Step, TailSection};
 use tandem_segment::DecodedSection;
 use tandem_sql::Receipt;
-use tandem_types::{Error, ErrorKind, Result, Seq, TableName};
+use tandem_types::{Error, ErrorKind, Result, Seq, TableId, TableName};
 
 use crate::Shared;
 
@@ -94,33 +94,38 @@ impl Shared {
                 Some(old) if old_tail => Urgency::OldTail(old),
                 _ => Urgency::Usual,
             };
-            if let Some(job) = next_job(table, &self.config.policy, urgency) {
-                self.compact(&state, &job).await?;
+            let jobs = next_jobs(table, &self.config.policy, urgency);
+            if !jobs.is_empty() {
+                self.compact(&state, jobs).await?;
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Runs a job and commits what it made.
-    async fn compact(&self, state: &Arc<Manifest>, job: &Job) -> Result<Receipt> {
+    /// Runs jobs on one table and commits what they made.
+    async fn compact(&self, state: &Arc<Manifest>, jobs: Vec<Job>) -> Result<Receipt> {
         let started = self.env.clock.monotonic();
+        let Some(table) = jobs.first().map(|job| job.table) else {
+            return Ok(Receipt { seq: state.seq(), rows: 0 });
+        };
         let inputs = Inputs {
             env: self.env.clone(),
             writer: self.writer.id(),
             manifest: state.clone(),
             footers: self.footers.clone(),
-            load: self.loader(job),
+            load: self.loader(table),
         };
-        let job_here = job.clone();
-        let output = aside(async move { tandem_compact::run(&inputs, &job_here).await }).await?;
+        let partitions = jobs.len();
+        let output = aside(async move { tandem_compact::run(&inputs, &jobs).await }).await?;
+        let (parts, files) = (output.replace.parts.clone(), output.replace.files.len());
         let step = Step::Replace(output.replace);
         let committed = self.writer.submit_upkeep(state.seq(), vec![step]).await?;
-        for part in &job.parts {
-            let consumed =
-                self.writer.state().table(job.table).is_none_or(|t| t.tail_section(&part.section).is_none());
-            if consumed {
-                self.writer.tail().remove(job.table, part.section);
+        let now = self.writer.state();
+        let consumed: BTreeSet<_> = parts.iter().map(|part| part.section).collect();
+        for section in &consumed {
+            if now.table(table).is_none_or(|t| t.tail_section(section).is_none()) {
+                self.writer.tail().remove(table, *section);
             }
         }
         let took = self.env.clock.monotonic() - started;
@@ -128,14 +133,14 @@ impl Shared {
         metrics::counter!("tandem_compacted_rows_total").increment(output.rows);
         metrics::histogram!("tandem_compaction_seconds").record(took.as_secs_f64());
         tracing::debug!(
-            table = %job.table, sections = job.parts.len(), files = job.files.len(), rows = output.rows,
-            bytes = output.bytes, ?took, "compacted"
+            %table, partitions, sections = consumed.len(), files, rows = output.rows, bytes = output.bytes, ?took,
+            "compacted"
         );
         Ok(Receipt { seq: committed.seq, rows: output.rows })
     }
 
-    fn loader(&self, job: &Job) -> Arc<LoadSection> {
-        let (table, tail) = (job.table, self.tail.clone());
+    fn loader(&self, table: TableId) -> Arc<LoadSection> {
+        let tail = self.tail.clone();
         Arc::new(move |section: TailSection| -> BoxFuture<'static, Result<Arc<DecodedSection>>> {
             let tail = tail.clone();
             async move { tail.load(table, &section).await }.boxed()
@@ -152,13 +157,12 @@ impl Shared {
             // Taken anew for each job, so that the usual upkeep is not starved by a long statement.
             let _one_at_a_time = self.upkeep.lock().await;
             let state = self.writer.state();
-            let Some(job) = state
-                .table(table)
-                .and_then(|table| next_job(table, &self.config.policy, Urgency::Everything(upto)))
-            else {
+            let Some(found) = state.table(table) else { return Ok(total) };
+            let jobs = next_jobs(found, &self.config.policy, Urgency::Everything(upto));
+            if jobs.is_empty() {
                 return Ok(total);
-            };
-            match self.compact(&state, &job).await {
+            }
+            match self.compact(&state, jobs).await {
                 Ok(receipt) => total = Receipt { seq: receipt.seq, rows: total.rows + receipt.rows },
                 Err(e) if e.kind() == ErrorKind::Serialization && conflicts < CONFLICTS_MAX => conflicts += 1,
                 Err(e) => return Err(e),

@@ -10,7 +10,7 @@ use tandem_manifest::{
 };
 use tandem_types::{CommitId, DatabaseId, Partition, Seq, TableId, TableName, WriterId};
 
-use super::{Job, Policy, Urgency, next_job};
+use super::{Job, Policy, Urgency, next_jobs};
 
 const TARGET: u64 = 1 << 20;
 
@@ -94,8 +94,13 @@ impl Grown {
         grown.commit(Step::Replace(replace))
     }
 
+    fn jobs(&self, policy: &Policy, urgency: Urgency) -> Vec<Job> {
+        next_jobs(self.0.table(TableId(1)).unwrap(), policy, urgency)
+    }
+
+    /// The first of them.
     fn job(&self, policy: &Policy, urgency: Urgency) -> Option<Job> {
-        next_job(self.0.table(TableId(1)).unwrap(), policy, urgency)
+        self.jobs(policy, urgency).into_iter().next()
     }
 }
 
@@ -155,6 +160,26 @@ fn a_job_is_bounded_and_begins_with_the_oldest() {
     // One that is larger than a job goes alone.
     let grown = Grown::new().section(9000, &[(1, 10)]).section(1, &[(1, 10)]);
     assert_eq!(grown.job(&policy(), Urgency::Usual).unwrap().parts, [part(1, 1)]);
+}
+
+#[test]
+fn jobs_go_together_as_far_as_there_is_room() {
+    let spread = Grown::new().section(2000, &[(1, 50), (2, 30), (3, 20)]).section(900, &[(3, 1)]);
+    let taken = |policy: &Policy, urgency| -> Vec<Vec<SectionPart>> {
+        spread.jobs(policy, urgency).into_iter().map(|job| job.parts).collect()
+    };
+    // Partition 3 has 1,300 bytes, partition 1 has 1,000 and 2 has 600, of which 200 would still fit.
+    assert_eq!(taken(&policy(), ALL), [vec![part(1, 3), part(2, 3)], vec![part(1, 1)]]);
+    assert_eq!(taken(&policy(), Urgency::Usual), taken(&policy(), ALL));
+    let roomy = Policy { job_bytes: 10_000, ..policy() };
+    assert_eq!(taken(&roomy, ALL).len(), 3);
+    assert_eq!(taken(&roomy, Urgency::Usual).len(), 2, "600 bytes do not pay yet");
+
+    let files = |bytes| {
+        let grown = Grown::new().section(1, &[(1, 1)]);
+        (0..6).fold(grown, |g, n| g.file(n % 2, bytes, 0)).jobs(&policy(), Urgency::Everything(Seq(0))).len()
+    };
+    assert_eq!((files(100), files(800)), (2, 1));
 }
 
 #[test]

@@ -1,17 +1,18 @@
 //! What happens to a job whose world changed, or whose inputs are damaged.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray, TimestampNanosecondArray};
 use arrow_schema::{DataType, TimeUnit};
 use futures::FutureExt;
 use object_store::ObjectStoreExt;
-use tandem_compact::{Job, Output, run};
+use tandem_compact::{Job, Output, Policy, next_jobs, run};
 use tandem_format::{SectionPart, commit_path, data_path, segment_path};
 use tandem_manifest::{Change, ColumnSpec, Step, TableSpec};
 use tandem_types::{ErrorKind, PartitionUnit};
 
-use crate::kit::{ALL, Db, load, name};
+use crate::kit::{ALL, Db, load, name, policy};
 
 fn spec(unit: TimeUnit) -> TableSpec {
     let column = |name: &str, data_type| ColumnSpec { name: name.to_owned(), data_type, nullable: true };
@@ -186,10 +187,10 @@ async fn rows_that_get_lost_on_the_way_are_missed() {
         target_bytes: 1 << 20,
     };
     // The first row is of the first day.
-    let error = run(&inputs, &of(tail.live[0])).await.unwrap_err();
+    let error = run(&inputs, &[of(tail.live[0])]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
     assert!(error.message().contains("table t"), "{error}");
-    assert!(run(&inputs, &of(tail.live[1])).await.is_ok());
+    assert!(run(&inputs, &[of(tail.live[1])]).await.is_ok());
     // A day whose rows are in files already is not compacted twice.
     let output = db.run(&of(tail.live[0])).await.unwrap();
     db.submit(output).await.unwrap();
@@ -206,7 +207,33 @@ async fn rows_at_the_ends_of_time_are_kept() {
     db.append(RecordBatch::try_from_iter_with_nullable([("ts", ts, true), ("n", n, true)]).unwrap()).await;
     let before = db.rows().await;
     assert_eq!(before.len(), 6);
-    assert_eq!(db.compact(ALL).await, 4);
+    assert_eq!(db.compact(ALL).await, 1, "all partitions in one commit");
     assert_eq!(db.rows().await, before);
     assert_eq!(db.table().tail_sections(), 0);
+}
+
+#[tokio::test]
+async fn one_commit_takes_many_partitions_and_reads_their_section_once() {
+    let db = Db::open(1 << 20).await;
+    db.create(spec(TimeUnit::Microsecond)).await;
+    // Forty days in one section, and some of them in another.
+    db.append(rows(0, 24 * 40)).await;
+    db.append(rows(24 * 5, 24 * 5)).await;
+    let before = db.rows().await;
+    let loads = Arc::new(AtomicUsize::new(0));
+    let (log, counter) = (db.log.clone(), loads.clone());
+    let mut inputs = db.inputs();
+    inputs.load = Arc::new(move |tail| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        let log = log.clone();
+        async move { load(&log, &tail).await }.boxed()
+    });
+    let policy = Policy { job_bytes: 1 << 20, ..policy() };
+    let jobs = next_jobs(&db.table(), &policy, ALL);
+    assert_eq!(jobs.len(), 40);
+    let output = run(&inputs, &jobs).await.unwrap();
+    assert_eq!((output.rows, output.replace.outputs.len()), (24 * 45, 40));
+    assert_eq!(loads.load(Ordering::Relaxed), 2);
+    db.submit(output).await.unwrap();
+    assert_eq!((db.table().tail_rows(), db.rows().await), (0, before));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::util::display::array_value_to_string;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use tandem_compact::{Inputs, Job, Output, Policy, Urgency, next_job, run};
+use tandem_compact::{Inputs, Job, Output, Policy, Urgency, next_jobs, run};
 use tandem_datafile::{FooterCache, cast_to_schema, read_batches};
 use tandem_env::Env;
 use tandem_env::sim::{self, FaultStore};
@@ -100,28 +100,32 @@ impl Db {
         }
     }
 
+    /// The first of the jobs that are due.
     pub fn plan(&self, urgency: Urgency) -> Option<Job> {
-        next_job(&self.table(), &policy(), urgency)
+        next_jobs(&self.table(), &policy(), urgency).into_iter().next()
     }
 
     pub async fn run(&self, job: &Job) -> Result<Output> {
-        run(&self.inputs(), job).await
+        run(&self.inputs(), std::slice::from_ref(job)).await
     }
 
     pub async fn submit(&self, output: Output) -> Result<Committed> {
         self.writer.submit_upkeep(output.replace.base, vec![Step::Replace(output.replace)]).await
     }
 
-    /// Runs jobs until none is left; how many there were.
+    /// Runs jobs until none is left; how many commits that took.
     pub async fn compact(&self, urgency: Urgency) -> usize {
-        let mut jobs = 0;
-        while let Some(job) = self.plan(urgency) {
-            let output = self.run(&job).await.unwrap();
+        let mut commits = 0;
+        loop {
+            let jobs = next_jobs(&self.table(), &policy(), urgency);
+            if jobs.is_empty() {
+                return commits;
+            }
+            let output = run(&self.inputs(), &jobs).await.unwrap();
             self.submit(output).await.unwrap();
-            jobs += 1;
-            assert!(jobs < 500, "compaction does not come to an end");
+            commits += 1;
+            assert!(commits < 500, "compaction does not come to an end");
         }
-        jobs
     }
 
     /// Batches of each file, as the table declares its columns now.

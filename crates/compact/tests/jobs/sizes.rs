@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::{DataType, TimeUnit};
-use tandem_compact::{Policy, next_job};
+use tandem_compact::{Policy, next_jobs, run};
 use tandem_env::Chance;
 use tandem_env::sim::SimChance;
 use tandem_manifest::{ColumnSpec, TableSpec};
@@ -48,9 +48,13 @@ async fn files_come_near_their_target_and_merging_ends() {
         // Small jobs, so that there is something to merge.
         let policy = Policy { job_bytes: 5 << 20, fan_in: 4, ..Policy::default() };
         let mut jobs = 0;
-        while let Some(job) = next_job(&db.table(), &policy, ALL) {
-            let inputs = job.files.len();
-            let output = db.run(&job).await.unwrap();
+        loop {
+            let todo = next_jobs(&db.table(), &policy, ALL);
+            if todo.is_empty() {
+                break;
+            }
+            let inputs: usize = todo.iter().map(|job| job.files.len()).sum();
+            let output = run(&db.inputs(), &todo).await.unwrap();
             assert!(
                 inputs == 0 || output.replace.outputs.len() < inputs,
                 "noise {noise}: {inputs} files became {}",
