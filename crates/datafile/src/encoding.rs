@@ -9,19 +9,27 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::concat;
 use arrow_schema::{DataType, Field, Schema};
-use parquet::arrow::ArrowWriter;
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, Encoding};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use tandem_types::{Error, Result};
 
+use crate::delta::Layout;
+use crate::integers;
 use crate::keys::Keys;
+use crate::write::PAGE_ROWS;
 
 /// How many rows a trial encodes: enough for zstd to find its statistics, little enough not to matter.
 const TRIAL_ROWS: usize = 12 * 1024;
 
 /// Below this a file is too small for its encodings to matter.
 const TRIAL_ROWS_MIN: usize = 512;
+
+/// What a byte before compression costs, in bytes after it: zeros are not free to read.
+const UNPACKED_BYTE: f64 = 1.0 / 64.0;
 
 /// A column's encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,17 +38,19 @@ pub(crate) struct Choice {
     pub(crate) dictionary: bool,
     /// Used without a dictionary, or after one was given up.
     pub(crate) encoding: Encoding,
+    /// How this crate's own writer lays out deltas, if that is the encoding.
+    pub(crate) layout: Layout,
     /// Whether the values are so varied that a Bloom filter is worth its bytes.
     pub(crate) varied: bool,
 }
 
 impl Choice {
     const fn dictionary_or(encoding: Encoding) -> Self {
-        Self { dictionary: true, encoding, varied: false }
+        Self { dictionary: true, encoding, layout: Layout::Tight, varied: false }
     }
 
     const fn only(encoding: Encoding) -> Self {
-        Self { dictionary: false, encoding, varied: false }
+        Self { dictionary: false, encoding, layout: Layout::Tight, varied: false }
     }
 
     /// Sets the properties of the column at `path`.
@@ -145,30 +155,64 @@ fn distinct(values: &ArrayRef) -> Result<usize> {
     Ok(keys.values.into_iter().collect::<HashSet<u64>>().len())
 }
 
-/// Encodes the sample each way and takes the smallest.
+/// Encodes the sample each way and takes the cheapest.
 fn cheapest_integer(values: &ArrayRef, compression: Compression) -> Result<Choice> {
-    let delta = Choice::only(Encoding::DELTA_BINARY_PACKED);
+    let failed = |e| Error::internal(format!("a trial encoding failed: {e}"));
+    let mut delta = Choice::only(Encoding::DELTA_BINARY_PACKED);
     let dictionary = Choice::dictionary_or(Encoding::DELTA_BINARY_PACKED);
-    let smaller =
-        encoded_bytes(values, dictionary, compression)? < encoded_bytes(values, delta, compression)?;
-    Ok(if smaller { dictionary } else { delta })
+    let mut cost = f64::INFINITY;
+    if integers::suits(values.data_type(), compression) {
+        for layout in Layout::ALL {
+            let found = chunk_cost(&delta_chunk(values, layout, compression).map_err(failed)?);
+            if found < cost {
+                (delta.layout, cost) = (layout, found);
+            }
+        }
+    } else {
+        cost = chunk_cost(&chunk_of(values, delta, compression).map_err(failed)?);
+    }
+    let other = chunk_cost(&chunk_of(values, dictionary, compression).map_err(failed)?);
+    Ok(if other < cost { Choice { layout: delta.layout, ..dictionary } } else { delta })
 }
 
-/// The size of the column chunk that `values` become.
-fn encoded_bytes(values: &ArrayRef, choice: Choice, compression: Compression) -> Result<usize> {
-    let failed = |e| Error::internal(format!("a trial encoding failed: {e}"));
-    let schema = Arc::new(Schema::new(vec![Field::new("v", values.data_type().clone(), true)]));
+/// The bytes of a chunk, with what it takes to decompress and unpack them.
+fn chunk_cost(chunk: &ColumnChunkMetaData) -> f64 {
+    chunk.compressed_size() as f64 + chunk.uncompressed_size() as f64 * UNPACKED_BYTE
+}
+
+/// What `values` become in the hands of this crate's writer.
+fn delta_chunk(
+    values: &ArrayRef,
+    layout: Layout,
+    compression: Compression,
+) -> parquet::errors::Result<ColumnChunkMetaData> {
+    let schema = ArrowSchemaConverter::new().convert(&trial_schema(values))?;
+    let mut column = integers::column(schema.column(0), compression, PAGE_ROWS as u32, layout);
+    column.write(values.as_ref())?;
+    Ok(column.close()?.1.metadata)
+}
+
+/// What `values` become in the hands of the Parquet crate.
+fn chunk_of(
+    values: &ArrayRef,
+    choice: Choice,
+    compression: Compression,
+) -> parquet::errors::Result<ColumnChunkMetaData> {
+    let schema = Arc::new(trial_schema(values));
     let builder = WriterProperties::builder()
         .set_compression(compression)
+        .set_data_page_row_count_limit(PAGE_ROWS)
         .set_statistics_enabled(EnabledStatistics::None);
     let properties = choice.apply(builder, ColumnPath::from("v")).build();
-    let mut writer =
-        ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties)).map_err(failed)?;
-    let batch = RecordBatch::try_new(schema, vec![Arc::clone(values)])
-        .map_err(|e| Error::internal(format!("a trial encoding failed: {e}")))?;
-    writer.write(&batch).map_err(failed)?;
-    writer.flush().map_err(failed)?;
-    Ok(writer.flushed_row_groups().iter().map(|g| g.compressed_size().max(0) as usize).sum())
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties))?;
+    writer.write(&RecordBatch::try_new(schema, vec![Arc::clone(values)])?)?;
+    writer.flush()?;
+    let chunk = writer.flushed_row_groups().first().and_then(|group| group.columns().first());
+    chunk.cloned().ok_or_else(|| ParquetError::General("a trial wrote nothing".to_owned()))
+}
+
+fn trial_schema(values: &ArrayRef) -> Schema {
+    Schema::new(vec![Field::new("v", values.data_type().clone(), true)])
 }
 
 #[cfg(test)]
@@ -191,11 +235,18 @@ mod tests {
     #[test]
     fn each_column_gets_what_suits_its_values() {
         let n = 0..20_000i64;
-        let delta = Choice::only(Encoding::DELTA_BINARY_PACKED);
-        let times = n.clone().map(|i| 1_700_000_000 + i * 10 + i % 3).collect::<Int64Array>();
-        assert_eq!(chosen(Arc::new(times)), delta);
-        let codes = n.clone().map(|i| spread(spread(i) & 3)).collect::<Int64Array>();
-        assert!(chosen(Arc::new(codes)).dictionary);
+        let delta = |layout| Choice { layout, ..Choice::only(Encoding::DELTA_BINARY_PACKED) };
+        let regular = n.clone().map(|i| 1_700_000_000 + i * 10).collect::<Int64Array>();
+        assert!(!chosen(Arc::new(regular)).dictionary);
+        let mixed = |i| spread(spread(spread(i) ^ i) ^ spread(i) >> 32);
+        let noise = n.clone().map(|i| i * 1_000_000 + (mixed(i) & 0x7_ffff)).collect::<Int64Array>();
+        assert_eq!(chosen(Arc::new(noise)), delta(Layout::Tight));
+        // A walk whose steps are mostly small.
+        let steps = n.clone().scan(50, |level, i| {
+            *level = (*level + i64::from((mixed(i) & 0xff).count_ones()) - 4).clamp(0, 100);
+            Some(*level)
+        });
+        assert_eq!(chosen(Arc::new(steps.collect::<Int64Array>())), delta(Layout::Uniform));
 
         let noise = n.clone().map(|i| Some(spread(i) as f64)).collect::<Float64Array>();
         assert_eq!(chosen(Arc::new(noise)), Choice::only(Encoding::BYTE_STREAM_SPLIT));

@@ -2,16 +2,20 @@
 
 use std::collections::VecDeque;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow_schema::{DataType, SchemaRef};
+use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 
 use crate::blocks::BlockSums;
+use crate::delta::Layout;
+use crate::integers;
 use crate::repeated::RepeatedColumn;
 use crate::sink::Sink;
 
@@ -27,23 +31,49 @@ pub(crate) struct GroupWriter {
     file: SerializedFileWriter<Sink>,
     factory: ArrowRowGroupWriterFactory,
     schema: SchemaRef,
-    /// Per top-level column: whether [`RepeatedColumn`] writes it.
-    repeated: Vec<bool>,
+    /// Per top-level column.
+    encoders: Vec<Encoder>,
     columns: Vec<Column>,
     /// Rows in the row group in progress.
     rows: usize,
 }
 
+/// Who encodes a top-level column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoder {
+    /// The Parquet crate, as the file's properties say.
+    Parquet,
+    /// [`RepeatedColumn`].
+    Repeated,
+    /// [`integers`].
+    Deltas(Layout),
+}
+
 enum Column {
     Leaves(Vec<ArrowColumnWriter>),
-    Repeated(Box<RepeatedColumn>),
+    Own(Box<dyn OwnColumn>),
+}
+
+/// A column of the row group in progress that this crate encodes.
+pub(crate) trait OwnColumn: Send {
+    fn write(&mut self, array: &dyn Array) -> Result<()>;
+
+    /// About how many bytes the column takes so far.
+    fn encoded_bytes(&self) -> usize;
+
+    /// The whole column chunk, ready to be spliced into a row group.
+    fn close(self: Box<Self>) -> Result<(Bytes, ColumnCloseResult)>;
 }
 
 impl GroupWriter {
-    pub(crate) fn new(schema: SchemaRef, properties: WriterProperties, repeated: Vec<bool>) -> Result<Self> {
+    pub(crate) fn new(
+        schema: SchemaRef,
+        properties: WriterProperties,
+        encoders: Vec<Encoder>,
+    ) -> Result<Self> {
         let writer = ArrowWriter::try_new(Sink::default(), SchemaRef::clone(&schema), Some(properties))?;
         let (file, factory) = writer.into_serialized_writer()?;
-        Ok(Self { file, factory, schema, repeated, columns: Vec::new(), rows: 0 })
+        Ok(Self { file, factory, schema, encoders, columns: Vec::new(), rows: 0 })
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -68,21 +98,30 @@ impl GroupWriter {
         let mut writers = VecDeque::from(writers);
         let mut leaf = 0;
         self.columns.clear();
-        for (field, repeated) in self.schema.fields().iter().zip(&self.repeated) {
+        let properties = self.file.properties();
+        let page_rows = properties.data_page_row_count_limit().max(1) as u32;
+        for (field, encoder) in self.schema.fields().iter().zip(&self.encoders) {
             let count = leaves(field.data_type());
-            let own: Vec<ArrowColumnWriter> = writers.drain(..count.min(writers.len())).collect();
-            self.columns.push(if *repeated {
+            let parquet: Vec<ArrowColumnWriter> = writers.drain(..count.min(writers.len())).collect();
+            let own = || {
                 let column = self.file.schema_descr().column(leaf);
-                let properties = self.file.properties();
-                let text = !matches!(
-                    value_type(field.data_type()),
-                    DataType::Binary | DataType::LargeBinary | DataType::BinaryView
-                );
-                let page_rows = properties.data_page_row_count_limit().max(1) as u32;
                 let compression = properties.compression(column.path());
-                Column::Repeated(Box::new(RepeatedColumn::new(column, compression, page_rows, text)))
-            } else {
-                Column::Leaves(own)
+                (column, compression)
+            };
+            self.columns.push(match encoder {
+                Encoder::Parquet => Column::Leaves(parquet),
+                Encoder::Repeated => {
+                    let (column, compression) = own();
+                    let text = !matches!(
+                        value_type(field.data_type()),
+                        DataType::Binary | DataType::LargeBinary | DataType::BinaryView
+                    );
+                    Column::Own(Box::new(RepeatedColumn::new(column, compression, page_rows, text)))
+                }
+                Encoder::Deltas(layout) => {
+                    let (column, compression) = own();
+                    Column::Own(integers::column(column, compression, page_rows, *layout))
+                }
             });
             leaf += count;
         }
@@ -93,7 +132,7 @@ impl GroupWriter {
         let columns = self.columns.iter_mut().zip(self.schema.fields()).zip(batch.columns());
         for ((column, field), array) in columns {
             match column {
-                Column::Repeated(column) => column.write(array.as_ref())?,
+                Column::Own(column) => column.write(array.as_ref())?,
                 Column::Leaves(writers) => {
                     for (writer, leaf) in writers.iter_mut().zip(compute_leaves(field, array)?) {
                         writer.write(&leaf)?;
@@ -118,7 +157,7 @@ impl GroupWriter {
                         writer.close()?.append_to_row_group(&mut group)?;
                     }
                 }
-                Column::Repeated(column) => {
+                Column::Own(column) => {
                     let (bytes, close) = column.close()?;
                     group.append_column(&bytes, close)?;
                 }
@@ -136,7 +175,7 @@ impl GroupWriter {
     fn in_progress_bytes(&self) -> usize {
         let column = |column: &Column| match column {
             Column::Leaves(writers) => writers.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum(),
-            Column::Repeated(column) => column.encoded_bytes(),
+            Column::Own(column) => column.encoded_bytes(),
         };
         self.columns.iter().map(column).sum()
     }

@@ -15,14 +15,13 @@ use tandem_types::{ColumnId, Error, Result, TableSchema};
 use crate::blocks::BLOCKS_KEY;
 use crate::bounds::{lower_bound, upper_bound};
 use crate::cast::cast_array;
-use crate::digest::RowDigest;
 use crate::encoding::choose;
-use crate::groups::{GroupWriter, leaves};
-use crate::repeated::suits;
+use crate::groups::{Encoder, GroupWriter, leaves};
 use crate::stored::stored_schema;
+use crate::{integers, repeated};
 
 /// Rows of a page: what a point query decodes.
-const PAGE_ROWS: usize = 8 * 1024;
+pub(crate) const PAGE_ROWS: usize = 8 * 1024;
 /// How many rows the choice of encodings waits for.
 const SAMPLE_ROWS: usize = 64 * 1024;
 /// Length of the bounds in [`KeyRange`], in bytes: they stand in the manifest.
@@ -85,8 +84,6 @@ pub struct FileMeta {
     pub time: Option<(i64, i64)>,
     /// Bounds of the leading sort column, where they are short enough to keep.
     pub key_range: Option<KeyRange>,
-    /// Of the rows as they were given.
-    pub digest: RowDigest,
 }
 
 /// Every value of the leading sort column lies between these, both included; none is null.
@@ -122,12 +119,10 @@ pub fn write_file(
 /// Writes one file, batch by batch.
 pub struct FileWriter {
     spec: WriteSpec,
-    ids: Vec<ColumnId>,
     stored: SchemaRef,
     codec: Codec,
     state: State,
     rows: u64,
-    digest: RowDigest,
 }
 
 enum State {
@@ -158,12 +153,10 @@ impl FileWriter {
         }
         Ok(Self {
             spec: spec.clone(),
-            ids: spec.schema.columns.iter().map(|c| c.id).collect(),
             stored: stored_schema(&spec.schema)?,
             codec: spec.compression.codec()?,
             state: State::new(),
             rows: 0,
-            digest: RowDigest::default(),
         })
     }
 
@@ -173,7 +166,6 @@ impl FileWriter {
             return Ok(());
         }
         let stored = self.stored_batch(batch)?;
-        self.digest.add(batch, &self.ids)?;
         self.rows += batch.num_rows() as u64;
         match &mut self.state {
             State::Writing(writer) => writer.write(&stored).map_err(write_failed),
@@ -222,7 +214,6 @@ impl FileWriter {
             tail_crc32c,
             time: self.spec.timestamp.and_then(|id| self.time_range(&metadata, id)),
             key_range: self.spec.sort.first().and_then(|id| self.key_range(&metadata, *id)),
-            digest: self.digest,
         };
         Ok((pieces, meta))
     }
@@ -257,9 +248,9 @@ impl FileWriter {
     /// Chooses encodings and makes the writer, if that did not happen yet.
     fn begin(&mut self) -> Result<()> {
         if let State::Sampling { batches, .. } = &self.state {
-            let (properties, repeated) = self.properties(batches)?;
+            let (properties, encoders) = self.properties(batches)?;
             let mut writer =
-                GroupWriter::new(Arc::clone(&self.stored), properties, repeated).map_err(write_failed)?;
+                GroupWriter::new(Arc::clone(&self.stored), properties, encoders).map_err(write_failed)?;
             for batch in batches {
                 writer.write(batch).map_err(write_failed)?;
             }
@@ -268,20 +259,28 @@ impl FileWriter {
         Ok(())
     }
 
-    /// The writer's properties, and for which columns a [`RepeatedColumn`](crate::repeated) is the writer.
-    fn properties(&self, sample: &[RecordBatch]) -> Result<(WriterProperties, Vec<bool>)> {
+    /// The writer's properties, and who encodes each column.
+    fn properties(&self, sample: &[RecordBatch]) -> Result<(WriterProperties, Vec<Encoder>)> {
         let sorting = self.sorting_columns();
         let mut builder: WriterPropertiesBuilder = WriterProperties::builder()
             .set_created_by("tandemdb".to_owned())
             .set_compression(self.codec)
             .set_data_page_row_count_limit(PAGE_ROWS)
             .set_sorting_columns(sorting);
-        let mut repeated = Vec::with_capacity(self.stored.fields().len());
+        let mut encoders = Vec::with_capacity(self.stored.fields().len());
         for (index, (column, field)) in self.spec.schema.columns.iter().zip(self.stored.fields()).enumerate()
         {
             let path = ColumnPath::new(vec![column.name.clone()]);
             let choice = choose(sample, index, self.codec)?;
-            repeated.push(choice.is_some_and(|c| c.dictionary) && suits(field.data_type(), self.codec));
+            encoders.push(match choice {
+                Some(c) if c.dictionary && repeated::suits(field.data_type(), self.codec) => {
+                    Encoder::Repeated
+                }
+                Some(c) if !c.dictionary && integers::suits(field.data_type(), self.codec) => {
+                    Encoder::Deltas(c.layout)
+                }
+                _ => Encoder::Parquet,
+            });
             if let Some(choice) = choice {
                 builder = choice.apply(builder, path.clone());
                 if choice.varied && !self.spec.sort.contains(&column.id) {
@@ -289,7 +288,7 @@ impl FileWriter {
                 }
             }
         }
-        Ok((builder.build(), repeated))
+        Ok((builder.build(), encoders))
     }
 
     /// Positions among the leaves of the schema; sort columns are leaves, or the list ends there.

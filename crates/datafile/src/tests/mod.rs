@@ -1,6 +1,7 @@
 //! What the crate promises, tested through its public surface.
 
 mod damage;
+mod deltas;
 mod merging;
 mod roundtrip;
 mod size;

@@ -1,4 +1,4 @@
-//! What is written comes back: every type, names by id, times, keys, digests.
+//! What is written comes back: every type, names by id, times, keys.
 
 use std::sync::Arc;
 
@@ -131,9 +131,12 @@ async fn round_trip(spec: &WriteSpec, batches: &[RecordBatch]) -> (TableSchema, 
     let objects = store("d/f.parquet", pieces).await;
     let (stored, read) = read_all(open(&objects, "d/f.parquet", &meta), 1000).await.unwrap();
     let ids: Vec<ColumnId> = stored.columns.iter().map(|c| c.id).collect();
-    let mut digest = RowDigest::default();
-    read.iter().for_each(|b| digest.add(b, &ids).unwrap());
-    assert_eq!(digest, meta.digest, "digest of what was read");
+    let digest = |batches: &[RecordBatch]| {
+        let mut digest = RowDigest::default();
+        batches.iter().for_each(|b| digest.add(b, &ids).unwrap());
+        digest
+    };
+    assert_eq!(digest(&read), digest(batches), "digest of what was read");
     let cast = read.iter().map(|b| cast_to_schema(b, &ids, &spec.schema).unwrap()).collect();
     (stored, cast)
 }

@@ -99,5 +99,5 @@ fn machine_metrics_take_few_bytes() {
     assert_eq!(pieces.iter().map(|p| p.len() as u64).sum::<u64>(), meta.size);
     let per_row = meta.size as f64 / meta.rows as f64;
     println!("{per_row:.3} bytes per row");
-    assert!(per_row <= 4.6, "{per_row:.3} bytes per row");
+    assert!(per_row <= 3.5, "{per_row:.3} bytes per row");
 }
