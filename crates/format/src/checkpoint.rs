@@ -12,7 +12,7 @@ use tandem_types::{
 
 use crate::commit::HeaderHash;
 use crate::layout::{FileName, ObjectName};
-use crate::record::{DataFile, ProducerId, Section, SectionKey, TableDef};
+use crate::record::{DataFile, Lease, Primary, ProducerId, Section, SectionKey, TableDef};
 use crate::{frame, pb};
 
 const ROOT_MAGIC: &[u8; 8] = b"TNDMROOT";
@@ -34,6 +34,8 @@ pub struct CheckpointRoot {
     pub recorded: Option<(Seq, [u8; 32])>,
     /// The manifest's digest; whoever loads the checkpoint computes it again and compares.
     pub digest: u128,
+    pub primary: Option<Primary>,
+    pub lease: Option<Lease>,
     pub schemas: Vec<String>,
     pub settings: Vec<(String, String)>,
     pub tables: Vec<TableState>,
@@ -98,6 +100,24 @@ pub enum PartEntry {
         since: Seq,
         committed: Vec<CommittedToken>,
     },
+    /// A client's token, by the place of the transaction that committed it.
+    Foreign {
+        seq: Seq,
+        transaction: u32,
+        token: CommittedForeign,
+    },
+}
+
+/// A client's token that was committed. Texts and digests are kept as hashes: there may be millions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedForeign {
+    /// Of the token's text.
+    pub key: u128,
+    /// Of the transaction's digest.
+    pub digest: u128,
+    pub rows: u64,
+    /// The log's age when it was committed, in microseconds.
+    pub age: i64,
 }
 
 /// A token that was committed.
@@ -127,6 +147,8 @@ pub fn encode_root(root: &CheckpointRoot) -> Result<(Bytes, [u8; 32])> {
         token_floor: root.token_floor.0,
         recorded: root.recorded.map(|(seq, hash)| pb::Checkpoint { seq: seq.0, root_hash: hash.to_vec() }),
         digest: root.digest.to_be_bytes().to_vec(),
+        primary: root.primary.as_ref().map(Into::into),
+        lease: root.lease.as_ref().map(Into::into),
         schemas: root.schemas.clone(),
         settings: root.settings.iter().map(setting).collect(),
         tables: root.tables.iter().map(Into::into).collect(),
@@ -164,6 +186,8 @@ pub fn decode_root(object: &Bytes) -> Result<(CheckpointRoot, [u8; 32])> {
         token_floor: Seq(stored.token_floor),
         recorded: recorded.transpose()?,
         digest: pb::id128("the manifest's digest", &stored.digest)?,
+        primary: stored.primary.map(Into::into),
+        lease: stored.lease.map(Into::into),
         schemas: stored.schemas,
         settings: stored.settings.into_iter().map(|s| (s.key, s.value.unwrap_or_default())).collect(),
         tables: stored.tables.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,

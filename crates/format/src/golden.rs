@@ -158,6 +158,20 @@ fn ops() -> Vec<(&'static str, Op, &'static str)> {
             Op::Checkpoint { seq: Seq(1000), root_hash: [0x5a; 32] },
             "82012508e80712205a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
         ),
+        (
+            "promote",
+            Op::Promote {
+                epoch: Epoch(5),
+                primary: Some(Primary { node_id: "b".into(), address: "http://b:1".into() }),
+            },
+            "8a01130805120f0a0162120a687474703a2f2f623a31",
+        ),
+        ("promote nobody", Op::Promote { epoch: Epoch(6), primary: None }, "8a01020806"),
+        (
+            "lease",
+            Op::Lease { holder: "a".into(), address: "http://a:1".into(), term: 3 },
+            "9201110a0161120a687474703a2f2f613a311803",
+        ),
     ]
 }
 
@@ -178,12 +192,30 @@ fn header() -> CommitHeader {
         commit_time: 1_700_000_000_000_000,
         raw_clock: -3,
         transactions: vec![
-            Transaction { token: Some(token), digest: vec![1, 2, 3], epoch: Some(Epoch(4)), ops },
+            Transaction { token: Some(token.into()), digest: vec![1, 2, 3], epoch: Some(Epoch(4)), ops },
             Transaction {
                 token: None,
                 digest: Vec::new(),
                 epoch: None,
                 ops: vec![Op::DropTable { table: TableId(8) }],
+            },
+            Transaction {
+                token: Some(ForeignToken { text: "Lauf 7".into(), base: Some(Seq(0)) }.into()),
+                digest: vec![4; 16],
+                epoch: None,
+                ops: Vec::new(),
+            },
+            Transaction {
+                token: Some(ForeignToken { text: "x".into(), base: None }.into()),
+                digest: Vec::new(),
+                epoch: None,
+                ops: Vec::new(),
+            },
+            Transaction {
+                token: Some(TransactionToken::Content { window: 600_000_000 }),
+                digest: vec![5; 16],
+                epoch: None,
+                ops: Vec::new(),
             },
         ],
     }
@@ -201,6 +233,8 @@ fn root() -> CheckpointRoot {
         token_floor: Seq(3),
         recorded: Some((Seq(500), [0x5a; 32])),
         digest: 0xfedc_ba98_7654_3210,
+        primary: Some(Primary { node_id: "b".into(), address: "http://b:1".into() }),
+        lease: Some(Lease { holder: "a".into(), address: "http://a:1".into(), term: 3 }),
         schemas: vec!["lab".into(), "public".into()],
         settings: vec![("checkpoint_commits".into(), "5".into())],
         tables: vec![TableState {
@@ -245,6 +279,11 @@ fn entries() -> Vec<PartEntry> {
             since: Seq(3),
             committed: vec![token],
         },
+        PartEntry::Foreign {
+            seq: Seq(77),
+            transaction: 2,
+            token: CommittedForeign { key: u128::MAX - 1, digest: 7, rows: 600, age: 600_000_000 },
+        },
     ]
 }
 
@@ -264,15 +303,15 @@ fn every_kind_of_operation_is_frozen() {
 #[test]
 fn a_commits_header_is_frozen() {
     let encoded = encode_header(&header()).unwrap();
-    assert_eq!(hex(&encoded.bytes[..12]), "544e444d434d540a01000000", "magic and version. {ADVICE}");
+    assert_eq!(hex(&encoded.bytes[..12]), "544e444d434d540a02000000", "magic and version. {ADVICE}");
     assert_eq!(
         sha(&encoded.bytes),
-        "b0c133dde06cfce285494fcddd6b95bde543d07fce2b976c4557974724e780ad",
+        "82350554ccaf17a37fb9d684b0236a59261f0df42284a9a5b8a063056c90139f",
         "{ADVICE}"
     );
     assert_eq!(
         hex(&encoded.hash),
-        "2b95095ed860c1a5728030bc2ab83c8c242824c65f429befdacc83262886496a",
+        "b1d8247baf740e0b7c4e75e7e81d28cb51e229b1894be14128e26916b988cb62",
         "{ADVICE}"
     );
     assert_eq!(encoded.bytes.len() % 64, 0, "the payload begins aligned");
@@ -281,18 +320,18 @@ fn a_commits_header_is_frozen() {
 #[test]
 fn a_checkpoints_root_is_frozen() {
     let (bytes, hash) = encode_root(&root()).unwrap();
-    assert_eq!(hex(&bytes[..12]), "544e444d524f4f5401000000", "magic and version. {ADVICE}");
-    assert_eq!(hex(&hash), "356660d3f32af6c515510258f406ccd61770a2c99a43d9638f135c1838288def", "{ADVICE}");
+    assert_eq!(hex(&bytes[..12]), "544e444d524f4f5402000000", "magic and version. {ADVICE}");
+    assert_eq!(hex(&hash), "57ed8481c58f57c4eb5d1b32c90687bfeee012f3a9e48d22474f2c58e6e459d8", "{ADVICE}");
     assert_eq!(hex(&hash), sha(&bytes), "the root's hash is that of the whole object");
 }
 
 #[test]
 fn every_kind_of_entry_is_frozen() {
     let (bytes, part) = encode_part(Seq(1000), &entries()).unwrap();
-    assert_eq!(hex(&bytes[..12]), "544e444d5041525401000000", "magic and version. {ADVICE}");
+    assert_eq!(hex(&bytes[..12]), "544e444d5041525402000000", "magic and version. {ADVICE}");
     assert_eq!(
         hex(&part.hash),
-        "b578ec2b6f2b3910f40c994376b7e76696e70f17ed00f15875d965e9d00a0849",
+        "c1e23234023ee0d0d1347c5d42fe598df57fb1c78badcaafdddc4fe2772e083e",
         "{ADVICE}"
     );
     assert_eq!(hex(&part.hash), sha(&bytes), "a part's hash is that of the whole object");
@@ -312,4 +351,36 @@ fn samples_come_back_as_they_were() {
 
     let (bytes, part) = encode_part(Seq(1000), &entries()).unwrap();
     assert_eq!(decode_part(&part, &bytes).unwrap(), entries());
+}
+
+/// As version 1 framed it.
+fn framed_1(object: &[u8]) -> bytes::Bytes {
+    let mut object = object.to_vec();
+    object[8..12].copy_from_slice(&1u32.to_le_bytes());
+    object.into()
+}
+
+#[test]
+fn what_version_1_wrote_is_still_read_and_has_the_bytes_of_then() {
+    let mut header = header();
+    header.transactions.truncate(2);
+    header.transactions[0].ops.retain(|op| !matches!(op, Op::Promote { .. } | Op::Lease { .. }));
+    let encoded = encode_header(&header).unwrap();
+    let object = framed_1(&encoded.bytes);
+    assert_eq!(sha(&object), "b0c133dde06cfce285494fcddd6b95bde543d07fce2b976c4557974724e780ad", "{ADVICE}");
+    let decoded = decode_commit(&object).unwrap();
+    assert_eq!((decoded.header, decoded.hash), (header, encoded.hash));
+
+    let root = CheckpointRoot { primary: None, lease: None, ..root() };
+    let object = framed_1(&encode_root(&root).unwrap().0);
+    assert_eq!(sha(&object), "356660d3f32af6c515510258f406ccd61770a2c99a43d9638f135c1838288def", "{ADVICE}");
+    assert_eq!(decode_root(&object).unwrap().0, root);
+
+    let mut entries = entries();
+    entries.retain(|e| !matches!(e, PartEntry::Foreign { .. }));
+    let (bytes, part) = encode_part(Seq(1000), &entries).unwrap();
+    let object = framed_1(&bytes);
+    assert_eq!(sha(&object), "b578ec2b6f2b3910f40c994376b7e76696e70f17ed00f15875d965e9d00a0849", "{ADVICE}");
+    let part = PartRef { hash: Sha256::digest(&object).into(), ..part };
+    assert_eq!(decode_part(&part, &object).unwrap(), entries);
 }

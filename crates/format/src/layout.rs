@@ -7,6 +7,14 @@ use tandem_types::{Partition, PartitionUnit, Seq, TableId, WriterId};
 /// Holds the roots of checkpoints; listed once, at start.
 pub const ROOT_DIR: &str = "checkpoint";
 
+/// Holds the heartbeats of nodes: the only objects that are ever overwritten, and none that counts.
+pub const NODES_DIR: &str = "nodes";
+
+/// `nodes/<node id>.json`. The id must be fit for a file's name.
+pub fn heartbeat_path(node_id: &str) -> String {
+    format!("{NODES_DIR}/{node_id}.json")
+}
+
 /// The object that makes a prefix a database.
 pub fn identity_path() -> &'static str {
     "tandem.json"
@@ -89,6 +97,7 @@ mod tests {
         let object = ObjectName { base: Seq(7), writer: WriterId(0xab), random: 0x1234 };
         assert_eq!(commit_path(Seq(42)), "log/00000000000000000042.commit");
         assert_eq!(floor_path(1), "log/floor/00000000000000000001");
+        assert_eq!(heartbeat_path("n-1"), "nodes/n-1.json");
         assert_eq!(root_path(Seq(42)), "checkpoint/00000000000000000042.manifest");
         assert_eq!(segment_path(&object), "wal/00000000000000000007-00000000000000ab-0000000000001234.arrow");
         let file = FileName { partition: Partition(15706), object };

@@ -20,21 +20,24 @@ mod schema_bytes;
 mod golden;
 
 pub use checkpoint::{
-    CheckpointPart, CheckpointRoot, CommittedToken, PartEntry, PartRef, TableState, decode_part, decode_root,
-    encode_part, encode_part_entry, encode_root,
+    CheckpointPart, CheckpointRoot, CommittedForeign, CommittedToken, PartEntry, PartRef, TableState,
+    decode_part, decode_root, encode_part, encode_part_entry, encode_root,
 };
 pub use commit::{
     DecodedCommit, EncodedHeader, HeaderHash, decode_commit, decode_commit_header, encode_header,
 };
 pub use identity::{Identity, decode_identity, encode_identity};
 pub use layout::{
-    FileName, ObjectName, ROOT_DIR, commit_path, data_path, floor_path, identity_path, parse_root_name,
-    part_path, root_path, segment_path,
+    FileName, NODES_DIR, ObjectName, ROOT_DIR, commit_path, data_path, floor_path, heartbeat_path,
+    identity_path, parse_root_name, part_path, root_path, segment_path,
 };
 pub use record::{
-    CommitHeader, DataFile, NewTable, Op, ProducerId, Replace, Section, SectionKey, SectionPart, TableDef,
-    Token, Transaction, encode_file_entry, encode_section_entry, encode_table_entry,
+    CommitHeader, DataFile, ForeignToken, Lease, MAX_TOKEN_BYTES, NewTable, Op, Primary, ProducerId, Replace,
+    Section, SectionKey, SectionPart, TableDef, Token, Transaction, TransactionToken, encode_file_entry,
+    encode_section_entry, encode_table_entry,
 };
 
 /// The version of everything this crate writes; readers accept it and what is older.
-pub const FORMAT_VERSION: u32 = 1;
+///
+/// 2 brought tokens of clients, promotions and leases. What version 1 wrote means the same as ever.
+pub const FORMAT_VERSION: u32 = 2;

@@ -38,6 +38,19 @@ pub struct Transaction {
     pub epoch: Option<u64>,
     #[prost(message, repeated, tag = "4")]
     pub ops: Vec<Op>,
+    #[prost(message, optional, tag = "5")]
+    pub foreign: Option<ForeignToken>,
+    /// Present: the digest is the token, within so many microseconds.
+    #[prost(sint64, optional, tag = "6")]
+    pub content_window: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ForeignToken {
+    #[prost(string, tag = "1")]
+    pub text: String,
+    #[prost(uint64, optional, tag = "2")]
+    pub base: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -54,7 +67,7 @@ pub struct Token {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Op {
-    #[prost(oneof = "op::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
+    #[prost(oneof = "op::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
     pub kind: Option<op::Kind>,
 }
 
@@ -95,6 +108,10 @@ pub mod op {
         Replace(Replace),
         #[prost(message, tag = "16")]
         Checkpoint(Checkpoint),
+        #[prost(message, tag = "17")]
+        Promote(Promote),
+        #[prost(message, tag = "18")]
+        Lease(Lease),
     }
 }
 
@@ -285,4 +302,30 @@ pub struct Checkpoint {
     pub seq: u64,
     #[prost(bytes = "vec", tag = "2")]
     pub root_hash: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Promote {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    #[prost(message, optional, tag = "2")]
+    pub primary: Option<Primary>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Primary {
+    #[prost(string, tag = "1")]
+    pub node_id: String,
+    #[prost(string, tag = "2")]
+    pub address: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Lease {
+    #[prost(string, tag = "1")]
+    pub holder: String,
+    #[prost(string, tag = "2")]
+    pub address: String,
+    #[prost(uint64, tag = "3")]
+    pub term: u64,
 }

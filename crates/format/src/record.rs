@@ -24,6 +24,60 @@ pub struct Token {
     pub base: Seq,
 }
 
+/// A client's token is at most this long, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 128;
+
+/// A token that a client made up: any text, from 1 to [`MAX_TOKEN_BYTES`] bytes. The text alone tells it from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignToken {
+    pub text: String,
+    /// The seq that its maker had applied when it made the token. Without one, a token that was forgotten is
+    /// taken for a new one.
+    pub base: Option<Seq>,
+}
+
+/// What makes a transaction commit once, whoever sends it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransactionToken {
+    Counted(Token),
+    Foreign(ForeignToken),
+    /// The transaction's digest stands for a token: an equal one commits once within so many microseconds of the
+    /// log's age.
+    Content {
+        window: i64,
+    },
+}
+
+impl From<Token> for TransactionToken {
+    fn from(token: Token) -> Self {
+        Self::Counted(token)
+    }
+}
+
+impl From<ForeignToken> for TransactionToken {
+    fn from(token: ForeignToken) -> Self {
+        Self::Foreign(token)
+    }
+}
+
+/// Who takes all writes in single-primary mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Primary {
+    pub node_id: String,
+    /// The URL that clients are sent to.
+    pub address: String,
+}
+
+/// Who offers to commit for all: the sequencer. Advice; nothing rests on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Node id.
+    pub holder: String,
+    pub address: String,
+    /// Grows by one with each lease.
+    pub term: u64,
+}
+
 /// What stands before a commit's payload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CommitHeader {
@@ -54,7 +108,7 @@ impl CommitHeader {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transaction {
     /// Absent on upkeep, which is harmless to repeat.
-    pub token: Option<Token>,
+    pub token: Option<TransactionToken>,
     /// Of the request's logical values; empty where the node itself minted the token.
     pub digest: Vec<u8>,
     /// The epoch of a client's transaction; upkeep carries none.
@@ -123,6 +177,17 @@ pub enum Op {
     Checkpoint {
         seq: Seq,
         root_hash: [u8; 32],
+    },
+    /// Raises the epoch to this one and names who takes all writes in it; `None`: every node again.
+    Promote {
+        epoch: Epoch,
+        primary: Option<Primary>,
+    },
+    /// The sequencer's lease; see [`Lease`].
+    Lease {
+        holder: String,
+        address: String,
+        term: u64,
     },
 }
 

@@ -31,7 +31,7 @@ use tandem_types::DatabaseId;
 
 pub use append::{Appended, Proposal};
 pub use checkpoint::WrittenCheckpoint;
-pub use read::{Commit, Payload};
+pub use read::{Commit, Payload, StoredCommit};
 pub use recover::Recovered;
 
 /// A database's log. Cheap to clone.

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use tandem_format::{CommitHeader, HeaderHash, commit_path, decode_commit, floor_path};
+use tandem_format::{CommitHeader, DecodedCommit, HeaderHash, commit_path, decode_commit, floor_path};
 use tandem_types::{Error, ErrorKind, Result, Seq};
 
 use crate::Log;
@@ -22,6 +22,28 @@ pub struct Commit {
     pub hash: HeaderHash,
 }
 
+/// A commit as it is stored, with its header verified, for whoever passes it on.
+#[derive(Clone, Debug)]
+pub struct StoredCommit {
+    pub commit: Commit,
+    /// The object's first bytes, up to its payload.
+    pub header: Bytes,
+    /// `None` if it is not at hand.
+    pub payload: Option<Bytes>,
+}
+
+impl StoredCommit {
+    /// Verifies an object, or, where that is not `whole`, one that may end anywhere behind its header.
+    pub fn decode(object: &Bytes, whole: bool) -> Result<Self> {
+        let DecodedCommit { header, hash, payload } = decode_commit(object)?;
+        let front = object.slice(..object.len() - payload.len());
+        // A slice would keep in memory what it leaves out.
+        let (front, payload) =
+            if whole { (front, Some(payload)) } else { (Bytes::copy_from_slice(&front), None) };
+        Ok(Self { commit: Commit { header, hash }, header: front, payload })
+    }
+}
+
 /// A commit's payload: the sections that rode along.
 #[derive(Clone, Debug)]
 pub struct Payload(pub Bytes);
@@ -29,26 +51,33 @@ pub struct Payload(pub Bytes);
 impl Log {
     /// The commit at a seq; `None` if there is none. Says nothing about the floor.
     pub async fn read(&self, seq: Seq) -> Result<Option<Commit>> {
+        Ok(self.read_stored(seq).await?.map(|stored| stored.commit))
+    }
+
+    /// As [`Log::read`], with the bytes. The payload is among them where that costs no further request.
+    pub async fn read_stored(&self, seq: Seq) -> Result<Option<StoredCommit>> {
         let path = commit_path(seq);
         let Some(prefix) = self.env.store.get_prefix(&path, HEADER_BYTES).await? else {
             return Ok(None);
         };
-        let decoded = match decode_commit(&prefix) {
+        let cut = prefix.len() as u64 == HEADER_BYTES;
+        let decoded = match StoredCommit::decode(&prefix, !cut) {
             // Longer than the prefix, or damaged: the whole object tells.
-            Err(e) if e.kind() == ErrorKind::Damaged && prefix.len() as u64 == HEADER_BYTES => {
+            Err(e) if e.kind() == ErrorKind::Damaged && cut => {
                 let whole = self.env.store.get(&path).await?.ok_or_else(|| vanished(&path))?;
-                decode_commit(&whole)
+                StoredCommit::decode(&whole, true)
             }
             decoded => decoded,
         };
-        let commit = decoded.map_err(|e| e.context(&path))?;
-        if commit.header.database != self.database || commit.header.seq != seq {
+        let stored = decoded.map_err(|e| e.context(&path))?;
+        let header = &stored.commit.header;
+        if header.database != self.database || header.seq != seq {
             return Err(Error::damaged(format!(
                 "{path} holds commit {} of database {}, this is database {}",
-                commit.header.seq, commit.header.database, self.database
+                header.seq, header.database, self.database
             )));
         }
-        Ok(Some(Commit { header: commit.header, hash: commit.hash }))
+        Ok(Some(stored))
     }
 
     /// The payload of a commit that must be there.
@@ -63,10 +92,16 @@ impl Log {
     /// The floor is read afterwards and must be below the first of them: a lower object may have been deleted and
     /// created again by a writer that slept. Above it, the caller must load a checkpoint.
     pub async fn read_run(&self, applied: Seq, limit: usize) -> Result<Vec<Commit>> {
+        let run = self.read_run_stored(applied, limit).await?;
+        Ok(run.into_iter().map(|stored| stored.commit).collect())
+    }
+
+    /// As [`Log::read_run`], with the bytes; see [`Log::read_stored`].
+    pub async fn read_run_stored(&self, applied: Seq, limit: usize) -> Result<Vec<StoredCommit>> {
         let first = applied.next();
         let mut run = Vec::new();
         // The head is the common case: ask for one before asking for many.
-        match self.read(first).await? {
+        match self.read_stored(first).await? {
             None => {
                 self.check_floor(first).await?;
                 return Ok(run);
@@ -74,7 +109,7 @@ impl Log {
             Some(commit) => run.push(commit),
         }
         let seqs = (first.0 + 1..).map(Seq).take(limit.saturating_sub(1));
-        let mut rest = stream::iter(seqs).map(|seq| self.read(seq)).buffered(READ_AHEAD);
+        let mut rest = stream::iter(seqs).map(|seq| self.read_stored(seq)).buffered(READ_AHEAD);
         while let Some(Some(commit)) = rest.try_next().await? {
             run.push(commit);
         }

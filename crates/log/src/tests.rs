@@ -55,7 +55,13 @@ impl Node {
     }
 
     fn propose(&self, step: Step) -> Proposal {
-        let intent = Intent { token: None, digest: Vec::new(), base: self.state.seq(), steps: vec![step] };
+        let intent = Intent {
+            token: None,
+            digest: Vec::new(),
+            epoch: None,
+            base: self.state.seq(),
+            steps: vec![step],
+        };
         let Rebased::Commit { transaction, .. } =
             rebase(&intent, &self.state, self.state.seq().next(), 0).unwrap()
         else {

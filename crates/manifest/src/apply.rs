@@ -1,11 +1,11 @@
 //! The state after the next commit.
 
-use tandem_format::{CommitHeader, HeaderHash, Transaction};
-use tandem_types::{Error, Result, Seq};
+use tandem_format::{CommitHeader, HeaderHash, Transaction, TransactionToken};
+use tandem_types::{Epoch, Error, Result, Seq};
 
 use crate::ops::Position;
 use crate::state::Manifest;
-use crate::tokens::TokenAnswer;
+use crate::tokens::{Done, TokenAnswer};
 
 /// At most this far does one commit move the log's own age: ten minutes, in microseconds.
 const MAX_AGE_STEP: i64 = 600_000_000;
@@ -40,7 +40,7 @@ impl Manifest {
         next.seq = header.seq;
         next.header_hash = hash;
         next.commit_time = header.commit_time;
-        next.age = next.age.saturating_add(header.raw_clock.saturating_sub(next.age).clamp(0, MAX_AGE_STEP));
+        next.age = self.age_after(header.raw_clock);
         let mut outcomes = Vec::with_capacity(header.transactions.len());
         for (index, transaction) in header.transactions.iter().enumerate() {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
@@ -49,6 +49,15 @@ impl Manifest {
             outcomes.push(outcome);
         }
         Ok(Applied { manifest: next, outcomes })
+    }
+
+    /// The log's age after a commit by this clock. It begins at the first commit's clock: begun at 1970, a young log
+    /// would age by the longest step with every commit, and windows of time would mean nothing for months.
+    pub(crate) fn age_after(&self, raw_clock: i64) -> i64 {
+        if self.seq == Seq(0) {
+            return raw_clock.max(0);
+        }
+        self.age.saturating_add(raw_clock.saturating_sub(self.age).clamp(0, MAX_AGE_STEP))
     }
 
     fn check_chain(&self, header: &CommitHeader) -> Result<(), Stop> {
@@ -75,11 +84,8 @@ impl Manifest {
 
     /// The state after one transaction of the commit that `self` is at; `self` is left as it is.
     pub(crate) fn apply_transaction(&self, index: u32, transaction: &Transaction) -> (Manifest, Outcome) {
-        if let Some(outcome) = self.known_token(transaction) {
+        if let Some(outcome) = self.decided(transaction) {
             return (self.clone(), outcome);
-        }
-        if let Some(Err(error)) = transaction.token.as_ref().map(|token| self.tokens.admit(token)) {
-            return (self.clone(), Outcome::Void(error));
         }
         let mut draft = self.clone();
         let mut at = Position::new(self.seq, index);
@@ -89,39 +95,65 @@ impl Manifest {
             }
         }
         if let Some(token) = &transaction.token {
-            let delta = draft.tokens.commit(token, self.seq, at.rows, &transaction.digest);
+            let (place, rows) = ((self.seq, index), at.rows);
+            let done = Done { place, rows, digest: &transaction.digest, age: self.age };
+            let delta = draft.tokens.commit(token, &done, self.kept_tokens());
             draft.add_hash(delta);
         }
         (draft, Outcome::Applied { rows: at.rows })
     }
 
-    fn known_token(&self, transaction: &Transaction) -> Option<Outcome> {
-        let token = transaction.token.as_ref()?;
-        match self.tokens.answer(token) {
-            TokenAnswer::Fresh => None,
-            answer => Some(token_outcome(answer, &transaction.digest)),
+    /// The seq and the rows of the write that was committed under this token, if one was; an error if the token is
+    /// another write's, or too old. Of these answers only `None` may become another one as the log goes on.
+    pub fn committed(&self, token: &TransactionToken, digest: &[u8]) -> Result<Option<(Seq, u64)>> {
+        use tandem_types::ErrorKind::{TokenExpired, TokenReused};
+        let (kind, why) = match self.token_answer(token, digest) {
+            TokenAnswer::Fresh => return Ok(None),
+            TokenAnswer::Committed { seq, rows } => return Ok(Some((seq, rows))),
+            TokenAnswer::Reused { seq } => {
+                (TokenReused, format!("the token was used for another write, committed at {seq}"))
+            }
+            TokenAnswer::Settled => {
+                (TokenReused, "the token was settled: its producer promised not to send it again".to_owned())
+            }
+            TokenAnswer::Expired => {
+                (TokenExpired, "the token is too old: whether its write was committed is unknown".to_owned())
+            }
+        };
+        Err(Error::new(kind, why))
+    }
+
+    /// What is decided of a transaction before its operations are looked at.
+    fn decided(&self, transaction: &Transaction) -> Option<Outcome> {
+        let known = transaction.token.as_ref().map(|token| self.committed(token, &transaction.digest));
+        match known {
+            Some(Ok(Some((seq, rows)))) => return Some(Outcome::Duplicate { seq, rows }),
+            Some(Err(error)) => return Some(Outcome::Void(error)),
+            Some(Ok(None)) | None => {}
+        }
+        let admit = || transaction.token.as_ref().map_or(Ok(()), |token| self.tokens.admit(token));
+        self.check_epoch(transaction.epoch).and_then(|()| admit()).err().map(Outcome::Void)
+    }
+
+    /// Refuses what somebody sent who was the primary once, or believed in one who was. Upkeep has no epoch.
+    pub(crate) fn check_epoch(&self, epoch: Option<Epoch>) -> Result<()> {
+        match epoch {
+            Some(epoch) if self.is_single_primary() && epoch != self.epoch => {
+                Err(self.name_primary(Error::not_writer, &format!("epoch {epoch} is over")))
+            }
+            _ => Ok(()),
         }
     }
-}
 
-/// What a token that is not fresh means for a transaction with this content digest.
-pub(crate) fn token_outcome(answer: TokenAnswer, digest: &[u8]) -> Outcome {
-    use tandem_types::ErrorKind::{TokenExpired, TokenReused};
-    match answer {
-        TokenAnswer::Committed { seq, rows, digest: committed } if committed == digest => {
-            Outcome::Duplicate { seq, rows }
+    /// An error that names the present primary.
+    pub(crate) fn name_primary(&self, error: fn(String) -> Error, what: &str) -> Error {
+        match &self.primary {
+            Some(p) => error(format!(
+                "{what}: node {} at {} is the primary in epoch {}",
+                p.node_id, p.address, self.epoch
+            ))
+            .with_writer(&p.address),
+            None => error(format!("{what}: epoch {} has no primary", self.epoch)),
         }
-        TokenAnswer::Committed { seq, .. } => Outcome::Void(Error::new(
-            TokenReused,
-            format!("the token was used for another write, committed at {seq}"),
-        )),
-        TokenAnswer::Settled => Outcome::Void(Error::new(
-            TokenReused,
-            "the token was settled: its producer promised not to send it again",
-        )),
-        TokenAnswer::Expired | TokenAnswer::Fresh => Outcome::Void(Error::new(
-            TokenExpired,
-            "the token is too old: whether its write was committed is unknown",
-        )),
     }
 }

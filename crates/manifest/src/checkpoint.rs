@@ -60,6 +60,11 @@ impl Manifest {
             cutter.push(PartEntry::Producer { producer: *id, low, last_seq, since, committed });
         }
         cutter.cut();
+        // By age: what is added and forgotten changes the parts at the two ends.
+        for ((seq, transaction), token) in self.tokens.foreign.iter() {
+            cutter.push(PartEntry::Foreign { seq, transaction, token });
+        }
+        cutter.cut();
         cutter.parts
     }
 
@@ -76,6 +81,8 @@ impl Manifest {
             token_floor: self.tokens.floor,
             recorded: self.checkpoint,
             digest: self.digest(),
+            primary: self.primary().cloned(),
+            lease: self.lease().cloned(),
             schemas: self.schemas.keys().cloned().collect(),
             settings: self.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             tables: self.tables.values().map(|t| (*t.state).clone()).collect(),
@@ -97,6 +104,8 @@ impl Manifest {
         manifest.next_table = root.next_table;
         manifest.tokens.floor = root.token_floor;
         manifest.checkpoint = root.recorded;
+        manifest.set_primary(root.primary.clone());
+        manifest.set_lease(root.lease.clone());
         for name in &root.schemas {
             if manifest.schemas.insert(name.clone(), ()).is_none() {
                 manifest.add_hash(entry_hash(Entry::Schema, &[name.as_bytes()]));
@@ -165,6 +174,10 @@ impl Manifest {
                 let producer = Producer { low, last_seq, since, committed };
                 self.add_hash(producer.hash_with_tokens(id));
                 self.tokens.producers.insert(id, producer);
+            }
+            PartEntry::Foreign { seq, transaction, token } => {
+                let delta = self.tokens.foreign.insert((seq, transaction), token);
+                self.add_hash(delta);
             }
         }
         Ok(())

@@ -20,6 +20,13 @@ pub(crate) enum Entry {
     Scalars = 9,
     /// Not an entry: decides where a list is cut into parts.
     Cut = 10,
+    Foreign = 11,
+    Primary = 12,
+    Lease = 13,
+    /// Not entries: what stands for a token's text, for a digest that is a token, for a digest beside a token.
+    TokenText = 14,
+    TokenContent = 15,
+    TokenDigest = 16,
 }
 
 pub(crate) fn entry_hash(kind: Entry, parts: &[&[u8]]) -> u128 {

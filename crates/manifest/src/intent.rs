@@ -4,16 +4,18 @@
 //! turns one into operations on ids.
 
 use arrow_schema::DataType;
-use tandem_format::{ObjectName, Replace, Token};
-use tandem_types::{Partition, PartitionUnit, SchemaId, Seq, TableId, TableName};
+use tandem_format::{ObjectName, Primary, Replace, TransactionToken};
+use tandem_types::{Epoch, Partition, PartitionUnit, SchemaId, Seq, TableId, TableName};
 
 /// A transaction that waits for its place in the log.
 #[derive(Clone, Debug)]
 pub struct Intent {
     /// Absent on upkeep.
-    pub token: Option<Token>,
+    pub token: Option<TransactionToken>,
     /// Content digest of a write whose token came from a client; empty for tokens of the node's own.
     pub digest: Vec<u8>,
+    /// The epoch that its node believed in when a client sent it; absent on upkeep.
+    pub epoch: Option<Epoch>,
     /// The state that the request was formed on: what "had it existed before" means.
     pub base: Seq,
     pub steps: Vec<Step>,
@@ -61,6 +63,18 @@ pub enum Step {
     Checkpoint {
         seq: Seq,
         root_hash: [u8; 32],
+    },
+    /// Replaces the epoch before `epoch` and its primary; rejected once somebody else did.
+    Promote {
+        epoch: Epoch,
+        primary: Option<Primary>,
+    },
+    /// The lease after the one of `term - 1`; rejected once somebody else took it.
+    Lease {
+        /// Node id.
+        holder: String,
+        address: String,
+        term: u64,
     },
 }
 

@@ -15,6 +15,7 @@
 mod apply;
 mod checkpoint;
 mod digest;
+mod foreign;
 mod intent;
 mod ops;
 mod rebase;
@@ -28,6 +29,7 @@ mod tests;
 
 pub use apply::{Applied, Outcome, Stop};
 pub use checkpoint::{CheckpointParts, PART_BYTES};
+pub use foreign::MAX_FOREIGN;
 pub use intent::{
     AppendIntent, AppendTarget, Change, ColumnSpec, Intent, SchemaPolicy, SectionDraft, Step, TableSpec,
 };

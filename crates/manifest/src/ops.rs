@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use arrow_schema::DataType;
 use tandem_format::{
-    FileName, NewTable, ObjectName, Op, Replace, Section, SectionKey, TableState, encode_file_entry,
-    encode_part_entry, encode_section_entry, encode_table_entry,
+    FileName, Lease, NewTable, ObjectName, Op, Primary, Replace, Section, SectionKey, TableState,
+    encode_file_entry, encode_part_entry, encode_section_entry, encode_table_entry,
 };
 use tandem_types::{
-    Column, ColumnId, DEFAULT_SCHEMA, Error, Partition, PartitionUnit, Result, SchemaId, Seq, TableId,
+    Column, ColumnId, DEFAULT_SCHEMA, Epoch, Error, Partition, PartitionUnit, Result, SchemaId, Seq, TableId,
     TableName, check_name, widens_to,
 };
 
@@ -69,6 +69,10 @@ impl Manifest {
             Op::Append { table, sections } => self.append(at, *table, sections),
             Op::Replace(replace) => self.replace(at.seq, replace),
             Op::Checkpoint { seq, root_hash } => self.record_checkpoint(*seq, *root_hash),
+            Op::Promote { epoch, primary } => self.promote(*epoch, primary.as_ref()),
+            Op::Lease { holder, address, term } => {
+                self.take_lease(Lease { holder: holder.clone(), address: address.clone(), term: *term })
+            }
         }
     }
 
@@ -359,6 +363,47 @@ impl Manifest {
         }
         self.checkpoint = Some((seq, root_hash));
         Ok(())
+    }
+
+    fn promote(&mut self, epoch: Epoch, primary: Option<&Primary>) -> Result<()> {
+        if epoch != self.epoch.next() || epoch == self.epoch {
+            let what = format!("the promotion to epoch {epoch} comes too late");
+            return Err(self.name_primary(Error::serialization, &what));
+        }
+        self.set_primary(primary.cloned());
+        self.epoch = epoch;
+        Ok(())
+    }
+
+    pub(crate) fn set_primary(&mut self, primary: Option<Primary>) {
+        let hash = |p: &Primary| entry_hash(Entry::Primary, &[p.node_id.as_bytes(), p.address.as_bytes()]);
+        let grown = primary.as_ref().map_or(0, hash);
+        let shrunk = self.primary.as_deref().map_or(0, hash);
+        self.digest = self.digest.wrapping_add(grown).wrapping_sub(shrunk);
+        self.primary = primary.map(Arc::new);
+    }
+
+    fn take_lease(&mut self, lease: Lease) -> Result<()> {
+        let held = self.lease.as_ref().map_or(0, |lease| lease.term);
+        if held.checked_add(1) != Some(lease.term) {
+            return Err(Error::serialization(format!(
+                "lease {} cannot be taken: the newest is {held}",
+                lease.term
+            )));
+        }
+        self.set_lease(Some(lease));
+        Ok(())
+    }
+
+    pub(crate) fn set_lease(&mut self, lease: Option<Lease>) {
+        let hash = |l: &Lease| {
+            let term = l.term.to_be_bytes();
+            entry_hash(Entry::Lease, &[l.holder.as_bytes(), l.address.as_bytes(), &term])
+        };
+        let grown = lease.as_ref().map_or(0, hash);
+        let shrunk = self.lease.as_deref().map_or(0, hash);
+        self.digest = self.digest.wrapping_add(grown).wrapping_sub(shrunk);
+        self.lease = lease.map(Arc::new);
     }
 
     fn remove_file(&mut self, at: Seq, table: &mut Table, name: &FileName) -> Result<()> {

@@ -9,16 +9,18 @@ mod create;
 use tandem_format::{NewTable, Op, Transaction};
 use tandem_types::{Column, Error, Result, Seq, TableName, check_data_type, widens_to};
 
-use crate::apply::{Outcome, token_outcome};
+use crate::apply::Outcome;
 use crate::intent::{Change, Intent, Step};
 use crate::ops::{Position, is_reserved_schema};
 use crate::settings::{check_setting, check_table_option};
 use crate::state::Manifest;
 use crate::table::Table;
-use crate::tokens::TokenAnswer;
 
 /// Columns of one table, at most.
 const MAX_COLUMNS: usize = 4096;
+
+/// The URL under which a node is reached, at most.
+const MAX_ADDRESS_BYTES: usize = 2048;
 
 /// What an intent becomes.
 #[derive(Clone, Debug)]
@@ -51,20 +53,13 @@ impl From<Error> for Rejection {
 /// `state` is the manifest at the previous seq, with the transactions of this commit up to `index` applied.
 /// An append's sections keep the offsets that their drafts have; the writer sets them when it lays out the payload.
 pub fn rebase(intent: &Intent, state: &Manifest, at: Seq, index: u32) -> Result<Rebased, Rejection> {
-    if let Some(token) = &intent.token {
-        match state.tokens.answer(token) {
-            TokenAnswer::Fresh => {}
-            answer => {
-                return match token_outcome(answer, &intent.digest) {
-                    Outcome::Duplicate { seq, rows } => Ok(Rebased::Duplicate { seq, rows }),
-                    Outcome::Void(error) => Err(Rejection::Refused(error)),
-                    Outcome::Applied { .. } => {
-                        Err(Rejection::Refused(Error::internal("a known token is not fresh")))
-                    }
-                };
-            }
-        }
+    if let Some(token) = &intent.token
+        && let Some((seq, rows)) = state.committed(token, &intent.digest)?
+    {
+        return Ok(Rebased::Duplicate { seq, rows });
     }
+    // What was committed before the epoch ended is a success all the same; the rest is for the next primary.
+    state.check_epoch(intent.epoch)?;
     let mut draft = Draft::new(state, at, index);
     for step in &intent.steps {
         draft.step(intent.base, step)?;
@@ -72,8 +67,12 @@ pub fn rebase(intent: &Intent, state: &Manifest, at: Seq, index: u32) -> Result<
     if draft.ops.is_empty() {
         return Ok(Rebased::NoOp);
     }
-    let transaction =
-        Transaction { token: intent.token, digest: intent.digest.clone(), epoch: None, ops: draft.ops };
+    let transaction = Transaction {
+        token: intent.token.clone(),
+        digest: intent.digest.clone(),
+        epoch: intent.epoch,
+        ops: draft.ops,
+    };
     // Through the same door as every other node: what is handed on is what they will have.
     let mut numbered = state.clone();
     numbered.seq = at;
@@ -139,8 +138,17 @@ impl Draft {
             }
             Step::Append(append) => self.append(append)?,
             Step::Replace(replace) => self.push(Op::Replace(replace.clone()))?,
+            // Another node was quicker: what was wanted is there.
+            Step::Checkpoint { seq, .. }
+                if self.state.checkpoint.is_some_and(|(newest, _)| newest >= *seq) => {}
             Step::Checkpoint { seq, root_hash } => {
                 self.push(Op::Checkpoint { seq: *seq, root_hash: *root_hash })?;
+            }
+            Step::Promote { epoch, primary } => {
+                self.push(Op::Promote { epoch: *epoch, primary: primary.clone() })?;
+            }
+            Step::Lease { holder, address, term } => {
+                self.push(Op::Lease { holder: holder.clone(), address: address.clone(), term: *term })?
             }
         }
         Ok(())
@@ -268,8 +276,22 @@ fn check_supported(state: &Manifest, op: &Op) -> Result<()> {
         Op::SetSettings { settings } => {
             settings.iter().try_for_each(|(key, value)| check_setting(key, value.as_deref()))
         }
+        Op::Promote { primary: Some(p), .. } => check_node(&p.node_id, &p.address),
+        Op::Lease { holder, address, .. } => check_node(holder, address),
         _ => Ok(()),
     }
+}
+
+/// Bounds of what a node calls itself, so that the state stays small.
+fn check_node(id: &str, address: &str) -> Result<()> {
+    tandem_types::check_name("node id", id)?;
+    if address.len() > MAX_ADDRESS_BYTES {
+        return Err(Error::invalid(format!(
+            "the address of node {id} has {} bytes, at most {MAX_ADDRESS_BYTES} are allowed",
+            address.len()
+        )));
+    }
+    Ok(())
 }
 
 fn check_columns(count: usize) -> Result<()> {

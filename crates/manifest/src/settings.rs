@@ -1,6 +1,18 @@
 //! Settings that live in the log, because every node must read them alike.
 
-use tandem_types::{Error, PartitionUnit, Result};
+use std::time::Duration;
+
+use tandem_types::{Error, PartitionUnit, Result, parse_duration};
+
+use crate::foreign::{Keep, MAX_FOREIGN};
+
+/// The value of `mode` under which one node at a time takes all writes.
+pub(crate) const SINGLE_PRIMARY: &str = "single-primary";
+
+/// How long tokens of clients are kept, and how many in any case, where nothing else was set. As long as nobody
+/// sets them, all nodes go by these: they cannot change.
+const TOKEN_WINDOW: &str = "24h";
+const TOKEN_COUNT: &str = "1000000";
 
 /// A database setting: its name, what holds when nobody set it, and what it means.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +37,36 @@ pub const DATABASE_SETTINGS: &[SettingDef] = &[
         description: "a checkpoint is written after this many bytes of log",
         check: positive,
     },
+    SettingDef {
+        name: "mode",
+        default: "multi-primary",
+        description: "who takes writes: multi-primary (every node) or single-primary (the one that was promoted)",
+        check: |v| matches!(v, "multi-primary" | SINGLE_PRIMARY),
+    },
+    SettingDef {
+        name: "ack",
+        default: "store",
+        description: "when a write is acknowledged: store, or quorum(k) for k other nodes that have applied it",
+        check: ack,
+    },
+    SettingDef {
+        name: "failover_after",
+        default: "3s",
+        description: "a primary that was silent for so long is replaced",
+        check: duration,
+    },
+    SettingDef {
+        name: "token_window",
+        default: TOKEN_WINDOW,
+        description: "tokens of clients are told apart for at least so long",
+        check: duration,
+    },
+    SettingDef {
+        name: "token_count",
+        default: TOKEN_COUNT,
+        description: "at least this many of clients' tokens are told apart, however old; at most 10000000",
+        check: |v| v.parse::<usize>().is_ok_and(|n| (1..=MAX_FOREIGN).contains(&n)),
+    },
 ];
 
 /// What a table's `WITH` and `ALTER TABLE SET` know, beside the parts of its definition.
@@ -41,26 +83,46 @@ pub const TABLE_OPTIONS: &[SettingDef] = &[
         description: "of data files: zstd, lz4 or none",
         check: |v| matches!(v, "zstd" | "lz4" | "none"),
     },
+    SettingDef {
+        name: "ack",
+        default: "",
+        description: "when a write to the table is acknowledged: store or quorum(k); else as for the database",
+        check: ack,
+    },
+    SettingDef {
+        name: "dedup_window",
+        default: "off",
+        description: "a write without a token that equals one of so short a time before is taken for the same",
+        check: |v| v == "off" || duration(v),
+    },
 ];
 
 /// Names that later parts of the design reserve.
-const RESERVED: &[&str] = &[
-    "ack",
-    "dedup_window",
-    "primary_key",
-    "on_duplicate",
-    "ttl",
-    "schema",
-    "on_type_conflict",
-    "mode",
-    "token_window",
-    "token_count",
-    "history_window",
-    "failover_after",
-];
+const RESERVED: &[&str] =
+    &["primary_key", "on_duplicate", "ttl", "schema", "on_type_conflict", "history_window"];
 
 fn positive(value: &str) -> bool {
     value.parse::<u64>().is_ok_and(|n| n > 0)
+}
+
+fn duration(value: &str) -> bool {
+    parse_duration(value).is_ok_and(|d| d > Duration::ZERO)
+}
+
+fn ack(value: &str) -> bool {
+    let k = value.strip_prefix("quorum(").and_then(|rest| rest.strip_suffix(')'));
+    value == "store" || k.is_some_and(|k| k.parse::<u32>().is_ok_and(|k| k > 0))
+}
+
+/// What two settings, as they stand in the log, mean. What cannot be read means the default, on every node.
+pub(crate) fn kept_tokens(window: Option<&str>, count: Option<&str>) -> Keep {
+    let micros = |text: &str| {
+        let window = parse_duration(text).ok()?;
+        i64::try_from(window.as_micros()).ok()
+    };
+    let window = window.and_then(micros).or_else(|| micros(TOKEN_WINDOW)).unwrap_or(i64::MAX);
+    let count = count.and_then(|n| n.parse().ok()).or_else(|| TOKEN_COUNT.parse().ok());
+    Keep { window, count: count.unwrap_or(MAX_FOREIGN) }
 }
 
 fn check(what: &str, known: &[SettingDef], key: &str, value: Option<&str>) -> Result<()> {

@@ -1,14 +1,18 @@
 //! The whole state.
 
+use std::sync::Arc;
+
 use imbl::OrdMap;
-use tandem_format::{FileName, HeaderHash, ObjectName, PartEntry};
+use tandem_format::{FileName, HeaderHash, Lease, ObjectName, PartEntry, Primary, TransactionToken};
 use tandem_types::{
     DEFAULT_SCHEMA, DatabaseId, Epoch, Error, PartitionUnit, Result, Seq, TableId, TableName,
 };
 
 use crate::digest::{Entry, entry_hash};
+use crate::foreign::Keep;
+use crate::settings::{SINGLE_PRIMARY, kept_tokens};
 use crate::table::Table;
-use crate::tokens::TokenTable;
+use crate::tokens::{TokenAnswer, TokenTable};
 
 /// A database's state at a seq.
 #[derive(Clone, Debug)]
@@ -29,6 +33,8 @@ pub struct Manifest {
     pub(crate) segments: OrdMap<ObjectName, u64>,
     pub(crate) removed: OrdMap<(Seq, RemovedObject), u64>,
     pub(crate) checkpoint: Option<(Seq, [u8; 32])>,
+    pub(crate) primary: Option<Arc<Primary>>,
+    pub(crate) lease: Option<Arc<Lease>>,
     /// Sum of the hashes of all entries; [`Manifest::digest`] adds what there is only one of.
     pub(crate) digest: u128,
 }
@@ -91,6 +97,8 @@ impl Manifest {
             segments: OrdMap::new(),
             removed: OrdMap::new(),
             checkpoint: None,
+            primary: None,
+            lease: None,
             digest: 0,
         }
     }
@@ -182,6 +190,38 @@ impl Manifest {
 
     pub fn tokens(&self) -> &TokenTable {
         &self.tokens
+    }
+
+    /// What the log knows of a transaction with this token and digest. Whatever it says but `Fresh` stays true;
+    /// `Fresh` is true only of the newest state.
+    pub fn token_answer(&self, token: &TransactionToken, digest: &[u8]) -> TokenAnswer {
+        self.tokens.answer(token, digest, self.age)
+    }
+
+    /// Which tokens are not to be forgotten.
+    pub(crate) fn kept_tokens(&self) -> Keep {
+        kept_tokens(self.setting("token_window"), self.setting("token_count"))
+    }
+
+    /// The log's own age, in microseconds: grows with the clocks of those who write, by no more than ten minutes per
+    /// commit. What windows of time are measured by.
+    pub fn age(&self) -> i64 {
+        self.age
+    }
+
+    /// Whether one node at a time takes all writes.
+    pub fn is_single_primary(&self) -> bool {
+        self.setting("mode") == Some(SINGLE_PRIMARY)
+    }
+
+    /// Who was promoted last; takes all writes while [`Manifest::is_single_primary`].
+    pub fn primary(&self) -> Option<&Primary> {
+        self.primary.as_deref()
+    }
+
+    /// The newest lease of a sequencer. Nobody checks it: it is advice.
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_deref()
     }
 
     /// Objects that are no longer live, with the seq that removed each, and their bytes where known.

@@ -1,10 +1,11 @@
 //! Tokens: which transactions were committed already, whoever sends them again.
 
 use imbl::OrdMap;
-use tandem_format::{ProducerId, Token};
+use tandem_format::{CommittedForeign, MAX_TOKEN_BYTES, ProducerId, Token, TransactionToken};
 use tandem_types::{Error, Result, Seq};
 
 use crate::digest::{Entry, entry_hash};
+use crate::foreign::{ForeignTokens, Keep, Place, content_key, digest_key, text_key};
 
 /// Producers beyond this number are forgotten, those silent longest first.
 pub const MAX_PRODUCERS: usize = 4096;
@@ -13,22 +14,25 @@ pub const MAX_PRODUCERS: usize = 4096;
 pub const MAX_COMMITTED: usize = 1024;
 
 /// What the log knows about a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenAnswer {
     /// Never committed; may be now.
     Fresh,
-    /// Committed before.
-    Committed { seq: Seq, rows: u64, digest: Vec<u8> },
+    /// Committed before, by a transaction of the same digest.
+    Committed { seq: Seq, rows: u64 },
+    /// Committed before, by a transaction of another digest.
+    Reused { seq: Seq },
     /// Below what its producer promised never to send again.
     Settled,
-    /// Its producer was forgotten after the token was made: nobody can tell.
+    /// It, or its producer, may have been forgotten: nobody can tell.
     Expired,
 }
 
-/// The committed tokens, by producer.
+/// The committed tokens: of producers that count, and of clients that made them up.
 #[derive(Clone, Debug, Default)]
 pub struct TokenTable {
     pub(crate) producers: OrdMap<ProducerId, Producer>,
+    pub(crate) foreign: ForeignTokens,
     /// The highest seq of a token that was forgotten.
     pub(crate) floor: Seq,
 }
@@ -50,7 +54,28 @@ pub(crate) struct Committed {
 }
 
 impl TokenTable {
-    pub fn answer(&self, token: &Token) -> TokenAnswer {
+    /// What is known of a transaction with this token and digest, `age` being the log's age now.
+    pub(crate) fn answer(&self, token: &TransactionToken, digest: &[u8], age: i64) -> TokenAnswer {
+        match token {
+            TransactionToken::Counted(token) => self.answer_counted(token, digest),
+            TransactionToken::Foreign(token) => match self.foreign.get(text_key(&token.text)) {
+                Some(((seq, _), c)) if c.digest == digest_key(digest) => {
+                    TokenAnswer::Committed { seq, rows: c.rows }
+                }
+                Some(((seq, _), _)) => TokenAnswer::Reused { seq },
+                None if token.base.is_some_and(|base| base < self.floor) => TokenAnswer::Expired,
+                None => TokenAnswer::Fresh,
+            },
+            TransactionToken::Content { window } => match self.foreign.get(content_key(digest)) {
+                Some(((seq, _), c)) if age.saturating_sub(c.age) <= *window => {
+                    TokenAnswer::Committed { seq, rows: c.rows }
+                }
+                _ => TokenAnswer::Fresh,
+            },
+        }
+    }
+
+    fn answer_counted(&self, token: &Token, digest: &[u8]) -> TokenAnswer {
         let Some(producer) = self.producers.get(&token.producer) else {
             // A producer that is unknown is new, or was forgotten: then its tokens were made before the floor.
             return if token.base < self.floor { TokenAnswer::Expired } else { TokenAnswer::Fresh };
@@ -59,7 +84,8 @@ impl TokenTable {
             return TokenAnswer::Settled;
         }
         match producer.committed.get(&token.counter) {
-            Some(c) => TokenAnswer::Committed { seq: c.seq, rows: c.rows, digest: c.digest.clone() },
+            Some(c) if c.digest == digest => TokenAnswer::Committed { seq: c.seq, rows: c.rows },
+            Some(c) => TokenAnswer::Reused { seq: c.seq },
             None if token.base < producer.since => TokenAnswer::Expired,
             None => TokenAnswer::Fresh,
         }
@@ -70,8 +96,31 @@ impl TokenTable {
         self.producers.len()
     }
 
+    /// Tokens of clients that the log still knows.
+    pub fn foreign(&self) -> usize {
+        self.foreign.len()
+    }
+
+    /// The highest seq of a token that was forgotten; what was made before it and is not listed has expired.
+    pub fn floor(&self) -> Seq {
+        self.floor
+    }
+
     /// What a fresh token must be besides, to be committed.
-    pub(crate) fn admit(&self, token: &Token) -> Result<()> {
+    pub(crate) fn admit(&self, token: &TransactionToken) -> Result<()> {
+        match token {
+            TransactionToken::Counted(token) => self.admit_counted(token),
+            TransactionToken::Foreign(token) if !(1..=MAX_TOKEN_BYTES).contains(&token.text.len()) => {
+                Err(Error::invalid(format!(
+                    "a token of {} bytes; it must have from 1 to {MAX_TOKEN_BYTES}",
+                    token.text.len()
+                )))
+            }
+            TransactionToken::Foreign(_) | TransactionToken::Content { .. } => Ok(()),
+        }
+    }
+
+    fn admit_counted(&self, token: &Token) -> Result<()> {
         if token.counter < token.low {
             return Err(Error::invalid(format!(
                 "token {} is below {}, which its producer promised not to go below",
@@ -89,7 +138,22 @@ impl TokenTable {
     }
 
     /// Notes a committed token; returns by how much the manifest's digest grows.
-    pub(crate) fn commit(&mut self, token: &Token, seq: Seq, rows: u64, digest: &[u8]) -> u128 {
+    pub(crate) fn commit(&mut self, token: &TransactionToken, done: &Done<'_>, keep: Keep) -> u128 {
+        let key = match token {
+            TransactionToken::Counted(token) => return self.commit_counted(token, done),
+            TransactionToken::Foreign(token) => text_key(&token.text),
+            TransactionToken::Content { .. } => content_key(done.digest),
+        };
+        let Done { place, rows, digest, age } = *done;
+        let token = CommittedForeign { key, digest: digest_key(digest), rows, age };
+        let noted = self.foreign.insert(place, token);
+        let (newest, forgotten) = self.foreign.forget(keep, age);
+        self.floor = self.floor.max(newest);
+        noted.wrapping_add(forgotten)
+    }
+
+    fn commit_counted(&mut self, token: &Token, done: &Done<'_>) -> u128 {
+        let Done { place: (seq, _), rows, digest, .. } = *done;
         let id = token.producer;
         let old = self.producers.get(&id);
         let mut delta = 0u128.wrapping_sub(old.map_or(0, |p| p.hash(id)));
@@ -127,6 +191,16 @@ impl TokenTable {
         }
         delta
     }
+}
+
+/// A transaction that was applied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done<'a> {
+    pub place: Place,
+    pub rows: u64,
+    pub digest: &'a [u8],
+    /// The log's age then.
+    pub age: i64,
 }
 
 impl Producer {

@@ -1,6 +1,8 @@
-//! What went wrong, said for two readers: a sentence for a person, a kind for a program.
+//! What went wrong, said for two readers: a sentence for a person, a kind and details for a program.
 
 use std::fmt;
+
+use crate::Seq;
 
 /// `Result` with this project's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -40,6 +42,16 @@ pub enum ErrorKind {
     TokenReused,
     /// A token is too old to be told apart.
     TokenExpired,
+    /// This node takes no writes now; [`Error::writer`] names one that does, where it is known.
+    NotWriter,
+    /// Committed, at [`Error::seq`], but fewer nodes than asked for are known to have applied it in time.
+    QuorumTimeout,
+    /// This node has not applied what was asked for in time; it stands at [`Error::seq`].
+    Behind,
+    /// Nobody said who asks, or what was said is not believed: show a token that is known here.
+    Unauthenticated,
+    /// Who asks is known and may not do this: show a token that may.
+    Forbidden,
     /// An invariant broke: a bug of ours.
     Internal,
 }
@@ -55,6 +67,9 @@ impl ErrorKind {
             Self::Damaged | Self::NewerFormat => Some("damaged"),
             Self::TokenReused => Some("token-reused"),
             Self::TokenExpired => Some("token-expired"),
+            Self::NotWriter => Some("not-writer"),
+            Self::QuorumTimeout => Some("quorum-timeout"),
+            Self::Behind => Some("behind"),
             _ => None,
         }
     }
@@ -65,11 +80,46 @@ impl ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    /// Boxed, because few have any and every `Result` carries the room.
+    details: Option<Box<Details>>,
+}
+
+/// What an edge hands to programs beside the kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Details {
+    writer: Option<String>,
+    seq: Option<Seq>,
 }
 
 impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), details: None }
+    }
+
+    /// The same error, naming the addresses, by commas, of nodes that take writes. No addresses: nothing is named.
+    #[must_use]
+    pub fn with_writer(mut self, urls: &str) -> Self {
+        if !urls.is_empty() {
+            self.details.get_or_insert_default().writer = Some(urls.to_owned());
+        }
+        self
+    }
+
+    /// Where to send the write instead: one URL or several, by commas.
+    pub fn writer(&self) -> Option<&str> {
+        self.details.as_ref()?.writer.as_deref()
+    }
+
+    /// The same error, naming the commit that it is about.
+    #[must_use]
+    pub fn with_seq(mut self, seq: Seq) -> Self {
+        self.details.get_or_insert_default().seq = Some(seq);
+        self
+    }
+
+    /// The commit that the error is about.
+    pub fn seq(&self) -> Option<Seq> {
+        self.details.as_ref()?.seq
     }
 
     pub fn kind(&self) -> ErrorKind {
@@ -113,6 +163,11 @@ constructors! {
     outcome_unknown => OutcomeUnknown,
     damaged => Damaged,
     newer_format => NewerFormat,
+    not_writer => NotWriter,
+    quorum_timeout => QuorumTimeout,
+    behind => Behind,
+    unauthenticated => Unauthenticated,
+    forbidden => Forbidden,
     internal => Internal,
 }
 
@@ -123,3 +178,20 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_outlive_the_context_that_is_added() {
+        let error = Error::not_writer("node b is a replica").with_writer("http://a:1,http://c:1");
+        let error = error.with_seq(Seq(7)).context("inserting into t");
+        assert_eq!(error.to_string(), "inserting into t: node b is a replica");
+        assert_eq!((error.writer(), error.seq()), (Some("http://a:1,http://c:1"), Some(Seq(7))));
+        assert_eq!(error.kind().code(), Some("not-writer"));
+
+        let bare = Error::behind("at 3").with_writer("");
+        assert_eq!((bare.writer(), bare.seq()), (None, None), "nothing is named by no name");
+    }
+}

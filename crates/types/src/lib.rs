@@ -3,6 +3,7 @@
 //!
 //! This crate knows no I/O, no clock and no wire. Everything else stands on it.
 
+mod duration;
 mod error;
 mod id;
 mod name;
@@ -10,6 +11,7 @@ mod partition;
 mod schema;
 mod widen;
 
+pub use duration::parse_duration;
 pub use error::{Error, ErrorKind, Result};
 pub use id::{ColumnId, CommitId, DatabaseId, Epoch, SchemaId, Seq, TableId, WriterId};
 pub use name::{DEFAULT_CATALOG, DEFAULT_SCHEMA, MAX_NAME_BYTES, TableName, check_name};

@@ -28,7 +28,8 @@ impl Grown {
 
     fn commit(mut self, step: Step) -> Self {
         let state = &self.0;
-        let intent = Intent { token: None, digest: Vec::new(), base: state.seq(), steps: vec![step] };
+        let intent =
+            Intent { token: None, digest: Vec::new(), epoch: None, base: state.seq(), steps: vec![step] };
         let rebased = rebase(&intent, state, state.seq().next(), 0).unwrap();
         let Rebased::Commit { transaction, .. } = rebased else { panic!("{rebased:?}") };
         let header = CommitHeader {

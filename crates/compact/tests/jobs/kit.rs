@@ -14,7 +14,7 @@ use tandem_log::Log;
 use tandem_manifest::{Manifest, SchemaPolicy, Step, Table, TableSpec, TailSection};
 use tandem_segment::{DecodedSection, Limits, decode_section};
 use tandem_types::{ColumnId, Error, Result, Seq, TableName};
-use tandem_writer::{Append, Committed, CreateTable, Writer, WriterConfig};
+use tandem_writer::{Append, Committed, CreateTable, WriteToken, Writer, WriterConfig};
 
 pub struct Db {
     pub env: Env,
@@ -63,7 +63,7 @@ impl Db {
     }
 
     pub async fn step(&self, step: Step) -> Result<Committed> {
-        self.writer.submit(self.state().seq(), vec![step]).await
+        self.writer.submit(self.state().seq(), vec![step], WriteToken::Minted).await
     }
 
     pub async fn append(&self, rows: RecordBatch) -> Committed {
@@ -72,6 +72,7 @@ impl Db {
             schema: rows.schema(),
             policy: SchemaPolicy::Strict,
             create: None::<CreateTable>,
+            token: WriteToken::Minted,
             queued: None,
         };
         let rows = futures::stream::iter([Ok::<_, Error>(rows)]).boxed();

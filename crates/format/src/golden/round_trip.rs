@@ -225,16 +225,34 @@ fn op() -> impl Strategy<Value = Op> {
         (table(), vec(section(), 0..3)).prop_map(|(table, sections)| Op::Append { table, sections }),
         replace.prop_map(Op::Replace),
         (any::<u64>(), hash()).prop_map(|(seq, root_hash)| Op::Checkpoint { seq: Seq(seq), root_hash }),
+        (any::<u64>(), option::of(primary()))
+            .prop_map(|(epoch, primary)| Op::Promote { epoch: Epoch(epoch), primary }),
+        lease().prop_map(|Lease { holder, address, term }| Op::Lease { holder, address, term }),
     ]
 }
 
+fn primary() -> impl Strategy<Value = Primary> {
+    (name(), name()).prop_map(|(node_id, address)| Primary { node_id, address })
+}
+
+fn lease() -> impl Strategy<Value = Lease> {
+    (name(), name(), any::<u64>()).prop_map(|(holder, address, term)| Lease { holder, address, term })
+}
+
 fn transaction() -> impl Strategy<Value = Transaction> {
-    let token = any::<(u128, u64, u64, u64)>().prop_map(|(producer, counter, low, base)| Token {
+    let counted = any::<(u128, u64, u64, u64)>().prop_map(|(producer, counter, low, base)| Token {
         producer: ProducerId(producer),
         counter,
         low,
         base: Seq(base),
     });
+    let foreign = (name(), option::of(any::<u64>()))
+        .prop_map(|(text, base)| ForeignToken { text, base: base.map(Seq) });
+    let token = prop_oneof![
+        counted.prop_map(TransactionToken::from),
+        foreign.prop_map(TransactionToken::from),
+        any::<i64>().prop_map(|window| TransactionToken::Content { window }),
+    ];
     (option::of(token), vec(any::<u8>(), 0..40), option::of(any::<u64>()), vec(op(), 0..5))
         .prop_map(|(token, digest, epoch, ops)| Transaction { token, digest, epoch: epoch.map(Epoch), ops })
 }
@@ -275,9 +293,9 @@ fn root() -> impl Strategy<Value = CheckpointRoot> {
         vec(table_state(), 0..3),
         vec((any::<(u64, u64)>(), hash()), 0..3),
     );
-    let recorded = option::of((any::<u64>(), hash()));
+    let recorded = (option::of((any::<u64>(), hash())), option::of(primary()), option::of(lease()));
     (any::<(u64, u128, i64, i64, u64, u64, u64, u128)>(), hash(), recorded, lists).prop_map(
-        |(n, header_hash, recorded, (schemas, settings, tables, parts))| CheckpointRoot {
+        |(n, header_hash, (recorded, primary, lease), (schemas, settings, tables, parts))| CheckpointRoot {
             seq: Seq(n.0),
             database: DatabaseId(n.1),
             header_hash,
@@ -288,6 +306,8 @@ fn root() -> impl Strategy<Value = CheckpointRoot> {
             token_floor: Seq(n.6),
             recorded: recorded.map(|(seq, hash)| (Seq(seq), hash)),
             digest: n.7,
+            primary,
+            lease,
             schemas,
             settings,
             tables,
@@ -328,6 +348,11 @@ fn entry() -> impl Strategy<Value = PartEntry> {
             last_seq: Seq(n.2),
             since: Seq(n.3),
             committed
+        }),
+        any::<(u64, u32, u128, u128, u64, i64)>().prop_map(|n| PartEntry::Foreign {
+            seq: Seq(n.0),
+            transaction: n.1,
+            token: CommittedForeign { key: n.2, digest: n.3, rows: n.4, age: n.5 },
         }),
     ]
 }

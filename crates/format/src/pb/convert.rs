@@ -8,7 +8,7 @@ use tandem_types::{
 
 use super::op::Kind;
 use crate::layout;
-use crate::record::{self, ProducerId, SectionKey};
+use crate::record::{self, ProducerId, SectionKey, TransactionToken};
 use crate::schema_bytes::{decode_fields, decode_type, encode_fields, encode_type};
 
 pub(crate) fn fixed<const N: usize>(what: &str, bytes: &[u8]) -> Result<[u8; N]> {
@@ -55,17 +55,29 @@ impl TryFrom<super::CommitHeader> for record::CommitHeader {
 
 impl From<&record::Transaction> for super::Transaction {
     fn from(t: &record::Transaction) -> Self {
-        Self {
-            token: t.token.map(|token| super::Token {
-                producer: token.producer.0.to_be_bytes().to_vec(),
-                counter: token.counter,
-                low: token.low,
-                base: token.base.0,
-            }),
+        let mut stored = Self {
             digest: t.digest.clone(),
             epoch: t.epoch.map(|e| e.0),
             ops: t.ops.iter().map(Into::into).collect(),
+            ..Self::default()
+        };
+        match &t.token {
+            Some(TransactionToken::Counted(token)) => {
+                stored.token = Some(super::Token {
+                    producer: token.producer.0.to_be_bytes().to_vec(),
+                    counter: token.counter,
+                    low: token.low,
+                    base: token.base.0,
+                });
+            }
+            Some(TransactionToken::Foreign(token)) => {
+                stored.foreign =
+                    Some(super::ForeignToken { text: token.text.clone(), base: token.base.map(|b| b.0) });
+            }
+            Some(TransactionToken::Content { window }) => stored.content_window = Some(*window),
+            None => {}
         }
+        stored
     }
 }
 
@@ -73,20 +85,51 @@ impl TryFrom<super::Transaction> for record::Transaction {
     type Error = Error;
 
     fn try_from(t: super::Transaction) -> Result<Self> {
-        let token = t.token.map(|token| -> Result<_> {
-            Ok(record::Token {
+        let token = match (t.token, t.foreign, t.content_window) {
+            (None, None, None) => None,
+            (Some(token), None, None) => Some(TransactionToken::Counted(record::Token {
                 producer: ProducerId(id128("a producer id", &token.producer)?),
                 counter: token.counter,
                 low: token.low,
                 base: Seq(token.base),
-            })
-        });
+            })),
+            (None, Some(token), None) => Some(TransactionToken::Foreign(record::ForeignToken {
+                text: token.text,
+                base: token.base.map(Seq),
+            })),
+            (None, None, Some(window)) => Some(TransactionToken::Content { window }),
+            _ => return Err(Error::damaged("a transaction has tokens of more than one kind")),
+        };
         Ok(Self {
-            token: token.transpose()?,
+            token,
             digest: t.digest,
             epoch: t.epoch.map(Epoch),
             ops: t.ops.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,
         })
+    }
+}
+
+impl From<&record::Primary> for super::Primary {
+    fn from(p: &record::Primary) -> Self {
+        Self { node_id: p.node_id.clone(), address: p.address.clone() }
+    }
+}
+
+impl From<super::Primary> for record::Primary {
+    fn from(p: super::Primary) -> Self {
+        Self { node_id: p.node_id, address: p.address }
+    }
+}
+
+impl From<&record::Lease> for super::Lease {
+    fn from(l: &record::Lease) -> Self {
+        Self { holder: l.holder.clone(), address: l.address.clone(), term: l.term }
+    }
+}
+
+impl From<super::Lease> for record::Lease {
+    fn from(l: super::Lease) -> Self {
+        Self { holder: l.holder, address: l.address, term: l.term }
     }
 }
 
@@ -142,6 +185,12 @@ impl From<&record::Op> for super::Op {
             Op::Replace(replace) => Kind::Replace(replace.into()),
             Op::Checkpoint { seq, root_hash } => {
                 Kind::Checkpoint(super::Checkpoint { seq: seq.0, root_hash: root_hash.to_vec() })
+            }
+            Op::Promote { epoch, primary } => {
+                Kind::Promote(super::Promote { epoch: epoch.0, primary: primary.as_ref().map(Into::into) })
+            }
+            Op::Lease { holder, address, term } => {
+                Kind::Lease(super::Lease { holder: holder.clone(), address: address.clone(), term: *term })
             }
         };
         Self { kind: Some(kind) }
@@ -202,6 +251,8 @@ impl TryFrom<super::Op> for record::Op {
                 seq: Seq(c.seq),
                 root_hash: fixed("the hash of a checkpoint", &c.root_hash)?,
             },
+            Kind::Promote(p) => Op::Promote { epoch: Epoch(p.epoch), primary: p.primary.map(Into::into) },
+            Kind::Lease(l) => Op::Lease { holder: l.holder, address: l.address, term: l.term },
         })
     }
 }

@@ -38,6 +38,10 @@ pub struct CheckpointRoot {
     pub parts: Vec<PartRef>,
     #[prost(message, optional, tag = "14")]
     pub recorded: Option<Checkpoint>,
+    #[prost(message, optional, tag = "15")]
+    pub primary: Option<super::Primary>,
+    #[prost(message, optional, tag = "16")]
+    pub lease: Option<super::Lease>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -83,7 +87,7 @@ pub struct CheckpointPart {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct PartEntry {
-    #[prost(oneof = "Entry", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Entry", tags = "1, 2, 3, 4, 5, 6")]
     pub entry: Option<Entry>,
 }
 
@@ -99,6 +103,24 @@ pub enum Entry {
     RemovedSegment(RemovedSegment),
     #[prost(message, tag = "5")]
     Producer(Producer),
+    #[prost(message, tag = "6")]
+    Foreign(ForeignEntry),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ForeignEntry {
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    #[prost(uint32, tag = "2")]
+    pub transaction: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub digest: Vec<u8>,
+    #[prost(uint64, tag = "5")]
+    pub rows: u64,
+    #[prost(sint64, tag = "6")]
+    pub age: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -272,6 +294,14 @@ impl From<&state::PartEntry> for PartEntry {
                         .collect(),
                 })
             }
+            state::PartEntry::Foreign { seq, transaction, token } => Entry::Foreign(ForeignEntry {
+                seq: seq.0,
+                transaction: *transaction,
+                key: token.key.to_be_bytes().to_vec(),
+                digest: token.digest.to_be_bytes().to_vec(),
+                rows: token.rows,
+                age: token.age,
+            }),
         };
         Self { entry: Some(entry) }
     }
@@ -325,6 +355,16 @@ impl TryFrom<PartEntry> for state::PartEntry {
                         digest: c.digest,
                     })
                     .collect(),
+            },
+            Entry::Foreign(f) => Self::Foreign {
+                seq: Seq(f.seq),
+                transaction: f.transaction,
+                token: state::CommittedForeign {
+                    key: super::convert::id128("a token's key", &f.key)?,
+                    digest: super::convert::id128("a token's digest", &f.digest)?,
+                    rows: f.rows,
+                    age: f.age,
+                },
             },
         })
     }

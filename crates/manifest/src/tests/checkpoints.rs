@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use arrow_schema::DataType;
 use tandem_format::{
-    CheckpointRoot, DataFile, FileName, PartEntry, PartRef, Replace, SectionPart, decode_part, decode_root,
-    encode_part, encode_root,
+    CheckpointRoot, DataFile, FileName, PartEntry, PartRef, Primary, Replace, SectionPart, decode_part,
+    decode_root, encode_part, encode_root,
 };
-use tandem_types::{ErrorKind, Partition};
+use tandem_types::{Epoch, ErrorKind, Partition};
 
 use super::*;
 
@@ -116,14 +116,25 @@ fn whatever_a_root_says_otherwise_is_found() {
         ])
     };
     assert!(log.commit(&[tokened])[0].stands());
-    log.must(vec![Step::Checkpoint { seq: Seq(2), root_hash: [3; 32] }]);
+    let (node_id, address) = ("a".to_owned(), "http://a:1".to_owned());
+    let primary = Some(Primary { node_id: node_id.clone(), address: address.clone() });
+    log.must(vec![
+        Step::Checkpoint { seq: Seq(2), root_hash: [3; 32] },
+        Step::Promote { epoch: Epoch(1), primary },
+        Step::Lease { holder: node_id, address, term: 1 },
+    ]);
+    let client = Intent {
+        token: foreign("x", None),
+        ..log.intent(vec![Step::CreateSchema { name: "other".into(), if_not_exists: false }])
+    };
+    assert!(log.commit(&[client])[0].stands());
     let (root, parts) = stored(log.head());
     let load = |root: &CheckpointRoot, parts: &[(PartRef, Vec<PartEntry>)]| {
         Manifest::from_checkpoint(root, parts.iter().map(|(_, entries)| Ok(entries.clone())))
     };
     assert_eq!(load(&root, &parts).unwrap().checkpoint(), Some((Seq(2), [3; 32])));
     type Edit = fn(&mut CheckpointRoot);
-    let edits: [(&str, Edit); 12] = [
+    let edits: [(&str, Edit); 14] = [
         ("seq", |r| r.seq = Seq(99)),
         ("database", |r| r.database = DatabaseId(99)),
         ("header hash", |r| r.header_hash[5] ^= 1),
@@ -132,6 +143,8 @@ fn whatever_a_root_says_otherwise_is_found() {
         ("next table", |r| r.next_table = r.next_table.next()),
         ("token floor", |r| r.token_floor = Seq(1)),
         ("recorded", |r| r.recorded = None),
+        ("primary", |r| r.primary = None),
+        ("lease", |r| r.lease.as_mut().unwrap().term += 1),
         ("schemas", |r| r.schemas.push("more".into())),
         ("settings", |r| r.settings.push(("a".into(), "b".into()))),
         ("table", |r| r.tables[0].def.options.push(("a".into(), "b".into()))),

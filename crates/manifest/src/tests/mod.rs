@@ -2,6 +2,8 @@
 
 mod checkpoints;
 mod definitions;
+mod epochs;
+mod foreign;
 mod model;
 mod races;
 mod tokens;
@@ -9,7 +11,8 @@ mod totality;
 
 use arrow_schema::{DataType, TimeUnit};
 use tandem_format::{
-    CommitHeader, HeaderHash, ObjectName, ProducerId, Token, Transaction, decode_commit, encode_header,
+    CommitHeader, ForeignToken, HeaderHash, ObjectName, ProducerId, Token, Transaction, TransactionToken,
+    decode_commit, encode_header,
 };
 use tandem_types::{CommitId, DatabaseId, Error, Partition, Seq, TableName, WriterId};
 
@@ -37,11 +40,13 @@ impl Fate {
 struct Log {
     states: Vec<Manifest>,
     headers: Vec<(CommitHeader, HeaderHash)>,
+    /// What the writers' clocks say, in microseconds.
+    clock: i64,
 }
 
 impl Log {
     fn new() -> Self {
-        Self { states: vec![Manifest::empty(DatabaseId(7))], headers: Vec::new() }
+        Self { states: vec![Manifest::empty(DatabaseId(7))], headers: Vec::new(), clock: 5_000_000 }
     }
 
     fn head(&self) -> &Manifest {
@@ -50,7 +55,7 @@ impl Log {
 
     /// An intent formed on the head.
     fn intent(&self, steps: Vec<Step>) -> Intent {
-        Intent { token: None, digest: Vec::new(), base: self.head().seq(), steps }
+        Intent { token: None, digest: Vec::new(), epoch: None, base: self.head().seq(), steps }
     }
 
     fn run(&mut self, steps: Vec<Step>) -> Fate {
@@ -68,7 +73,8 @@ impl Log {
     fn commit(&mut self, group: &[Intent]) -> Vec<Fate> {
         let head = self.head().clone();
         let at = head.seq().next();
-        let mut draft = head.clone();
+        // A commit's clock moves the age before its transactions are applied, and so what tokens are stamped with.
+        let mut draft = Manifest { age: head.age_after(self.clock), ..head.clone() };
         let mut transactions = Vec::new();
         let mut fates = Vec::new();
         for intent in group {
@@ -87,7 +93,7 @@ impl Log {
         }
         let mut outcomes = Vec::new();
         if !transactions.is_empty() {
-            let (header, hash) = seal(&head, transactions);
+            let (header, hash) = seal_at(&head, transactions, self.clock);
             let applied = head.apply(&header, hash).unwrap();
             assert_eq!(applied.manifest.digest, draft.digest, "what was drafted is what is applied");
             outcomes = applied.outcomes;
@@ -105,8 +111,12 @@ impl Log {
     }
 }
 
-/// The next commit, after a journey through bytes.
 fn seal(head: &Manifest, transactions: Vec<Transaction>) -> (CommitHeader, HeaderHash) {
+    seal_at(head, transactions, 5_000_000)
+}
+
+/// The next commit, after a journey through bytes.
+fn seal_at(head: &Manifest, transactions: Vec<Transaction>, raw_clock: i64) -> (CommitHeader, HeaderHash) {
     let header = CommitHeader {
         seq: head.seq().next(),
         commit_id: CommitId(1),
@@ -114,7 +124,7 @@ fn seal(head: &Manifest, transactions: Vec<Transaction>) -> (CommitHeader, Heade
         database: head.database(),
         previous: head.header_hash(),
         commit_time: head.commit_time() + 1,
-        raw_clock: 5_000_000,
+        raw_clock,
         transactions,
     };
     let encoded = encode_header(&header).unwrap();
@@ -182,6 +192,10 @@ fn append_on(
     Step::Append(AppendIntent { name: name(table), target, policy, fields, sections })
 }
 
-fn token(producer: u128, counter: u64, low: u64, base: u64) -> Option<Token> {
-    Some(Token { producer: ProducerId(producer), counter, low, base: Seq(base) })
+fn token(producer: u128, counter: u64, low: u64, base: u64) -> Option<TransactionToken> {
+    Some(Token { producer: ProducerId(producer), counter, low, base: Seq(base) }.into())
+}
+
+fn foreign(text: &str, base: Option<u64>) -> Option<TransactionToken> {
+    Some(ForeignToken { text: text.to_owned(), base: base.map(Seq) }.into())
 }

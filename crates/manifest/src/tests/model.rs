@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use arrow_schema::DataType;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tandem_format::{DataFile, FileName, Op, Replace, SectionKey, SectionPart};
+use tandem_format::{DataFile, FileName, Op, Primary, Replace, SectionKey, SectionPart};
 use tandem_types::{ErrorKind, Partition, TableId};
 
 use super::checkpoints::reload;
@@ -53,12 +53,28 @@ fn step(c: Choice, seen: &Manifest, fresh: &mut u64) -> Step {
         8 => alter(&table, Change::WidenColumn { name: column, to: data_type }),
         9 => Step::Truncate { name: name(&table) },
         10 => {
-            let value = Some(c.b % 3).filter(|n| *n > 0).map(|n| n.to_string());
-            Step::SetSettings { settings: vec![("checkpoint_commits".into(), value)] }
+            let (key, values) = [
+                ("checkpoint_commits", ["1", "2"]),
+                ("token_window", ["10m", "1h"]),
+                ("token_count", ["1", "4"]),
+            ][c.a % 3];
+            let value = values.get(c.b % 3).map(|v| (*v).to_owned());
+            Step::SetSettings { settings: vec![(key.into(), value)] }
         }
         11 => Step::CreateSchema { name: format!("s{}", c.a % 2), if_not_exists: c.b.is_multiple_of(2) },
         12 => Step::DropSchema { name: format!("s{}", c.a % 2), if_exists: c.b.is_multiple_of(2) },
-        13 => Step::Checkpoint { seq: seen.seq(), root_hash: [c.a as u8; 32] },
+        13 => match c.b % 3 {
+            0 => Step::Checkpoint { seq: seen.seq(), root_hash: [c.a as u8; 32] },
+            1 => {
+                let (node_id, address) = (format!("n{}", c.writer), String::new());
+                let primary = c.a.is_multiple_of(2).then_some(Primary { node_id, address });
+                Step::Promote { epoch: seen.epoch().next(), primary }
+            }
+            _ => {
+                let term = seen.lease().map_or(0, |lease| lease.term) + 1;
+                Step::Lease { holder: format!("n{}", c.writer), address: String::new(), term }
+            }
+        },
         14..=17 => compaction(c, seen, &table, fresh),
         _ => {
             let policy = [SchemaPolicy::Strict, SchemaPolicy::Add, SchemaPolicy::Create][c.b % 3];
@@ -128,11 +144,24 @@ struct Plain {
     columns_ever: BTreeSet<(TableId, u32)>,
     /// Every object that was named, with whether it still is.
     objects: BTreeMap<String, bool>,
+    settings: BTreeMap<String, String>,
+    /// Clients' tokens in the order of their commits: text, seq, age.
+    foreign: Vec<(String, Seq, i64)>,
+    forgotten: BTreeSet<String>,
+    token_floor: Seq,
+    epoch: u64,
+    primary: Option<Primary>,
+    lease: (u64, String),
 }
 
 impl Plain {
-    fn apply(&mut self, seq: Seq, index: u32, transaction: &Transaction) -> u64 {
+    fn apply(&mut self, seq: Seq, index: u32, transaction: &Transaction, age: i64) -> u64 {
         let (mut sections_seen, mut rows_seen) = (0, 0);
+        if let Some(TransactionToken::Foreign(token)) = &transaction.token {
+            assert!(self.foreign.iter().all(|(text, ..)| *text != token.text));
+            self.foreign.push((token.text.clone(), seq, age));
+            self.forget(age);
+        }
         for op in &transaction.ops {
             match op {
                 Op::CreateTable(new) => {
@@ -187,11 +216,44 @@ impl Plain {
                     assert_eq!(gone, made, "compaction loses or invents rows");
                     table.files.extend(r.outputs.iter().map(|f| (f.name, (f.rows, f.size))));
                 }
+                Op::Promote { epoch, primary } => {
+                    self.epoch += 1;
+                    assert_eq!(epoch.0, self.epoch, "an epoch follows the one before it");
+                    self.primary.clone_from(primary);
+                }
+                Op::Lease { holder, term, .. } => {
+                    assert_eq!(*term, self.lease.0 + 1);
+                    self.lease = (*term, holder.clone());
+                }
+                Op::SetSettings { settings } => {
+                    for (key, value) in settings {
+                        self.settings.remove(key);
+                        self.settings.extend(value.clone().map(|value| (key.clone(), value)));
+                    }
+                }
                 _ => {}
             }
         }
         self.note_objects();
         rows_seen
+    }
+
+    /// Up to four at once, the oldest first.
+    fn forget(&mut self, age: i64) {
+        let setting = |key: &str| self.settings.get(key).map(String::as_str);
+        let window = match setting("token_window") {
+            Some("10m") => 600_000_000,
+            Some("1h") => 3_600_000_000,
+            _ => 86_400_000_000,
+        };
+        let count = setting("token_count").map_or(1_000_000, |n| n.parse().unwrap());
+        for _ in 0..4 {
+            if self.foreign.len() > count && age - self.foreign[0].2 >= window {
+                let (text, seq, _) = self.foreign.remove(0);
+                self.token_floor = seq;
+                self.forgotten.insert(text);
+            }
+        }
     }
 
     fn table(&mut self, id: &TableId) -> &mut PlainTable {
@@ -221,6 +283,15 @@ impl Plain {
 
     /// The state says what the naive replay says.
     fn compare(&self, state: &Manifest) {
+        assert_eq!((state.epoch().0, state.primary()), (self.epoch, self.primary.as_ref()));
+        let lease = state.lease().map_or((0, String::new()), |lease| (lease.term, lease.holder.clone()));
+        assert_eq!(lease, self.lease);
+        assert_eq!(state.tokens().foreign(), self.foreign.len());
+        assert_eq!(state.tokens().floor(), self.token_floor);
+        for (text, seq, _) in &self.foreign {
+            let known = state.token_answer(&foreign(text, Some(0)).unwrap(), b"third");
+            assert_eq!(known, TokenAnswer::Reused { seq: *seq }, "{text}");
+        }
         assert_eq!(
             state.tables().map(Table::id).collect::<Vec<_>>(),
             self.tables.keys().copied().collect::<Vec<_>>()
@@ -284,7 +355,9 @@ struct Sent {
 
 fn play(groups: Vec<Vec<Choice>>) {
     let mut log = Log::new();
+    log.must(vec![Step::SetSettings { settings: vec![("token_count".into(), Some("1".into()))] }]);
     let mut plain = Plain::default();
+    plain.settings.insert("token_count".into(), "1".into());
     let mut twin = log.head().clone();
     let mut sent: HashMap<u128, Vec<Sent>> = HashMap::new();
     let mut fresh = 0;
@@ -307,29 +380,35 @@ fn play(groups: Vec<Vec<Choice>>) {
             let counter = mine.len() as u64 + 1;
             // Every fifth intent settles all but the last four.
             let low = if counter.is_multiple_of(5) { counter.saturating_sub(4).max(1) } else { 1 };
-            let token = if c.tokened { token(c.writer as u128, counter, low, seen.seq().0) } else { None };
-            let intent = Intent { token, digest: b"same".to_vec(), base: seen.seq(), steps };
-            if token.is_some() {
+            let base = seen.seq().0;
+            let token = match (c.tokened, c.b % 3) {
+                (false, _) => None,
+                (true, 0) => foreign(&format!("{}/{counter}", c.writer), (c.a % 2 == 0).then_some(base)),
+                (true, _) => token(c.writer as u128, counter, low, base),
+            };
+            let intent = Intent { token, digest: b"same".to_vec(), epoch: None, base: seen.seq(), steps };
+            if intent.token.is_some() {
                 mine.push(Sent { intent: intent.clone(), committed: None });
             }
             intents.push(intent);
         }
         let before = log.head().seq();
+        log.clock += group[0].b as i64 * 60_000_000;
         let fates = log.commit(&intents);
-        for (intent, fate) in intents.iter().zip(&fates) {
-            check_token(&mut sent, intent, fate, before.next());
-            if let Fate::Refused(e) = fate {
-                assert_ne!(e.kind(), ErrorKind::Internal, "{e}");
-            }
-        }
         if log.head().seq() > before {
             let (header, hash) = log.headers.last().unwrap().clone();
             let mut stood = fates.iter().filter(|f| f.stands());
             for (index, transaction) in header.transactions.iter().enumerate() {
-                let rows = plain.apply(header.seq, index as u32, transaction);
+                let rows = plain.apply(header.seq, index as u32, transaction, log.head().age());
                 assert_eq!(stood.next(), Some(&Fate::Stands { rows }));
             }
             twin = twin.apply(&header, hash).unwrap().manifest;
+        }
+        for (intent, fate) in intents.iter().zip(&fates) {
+            check_token(&mut sent, &plain.forgotten, intent, fate, before.next());
+            if let Fate::Refused(e) = fate {
+                assert_ne!(e.kind(), ErrorKind::Internal, "{e}");
+            }
         }
         plain.compare(log.head());
         if round % 5 == 4 {
@@ -346,19 +425,41 @@ fn play(groups: Vec<Vec<Choice>>) {
     assert_eq!(reload(log.head()).digest(), log.head().digest());
 }
 
-/// A token stands at most once; afterwards it answers what it answered then, or that it is settled.
-fn check_token(sent: &mut HashMap<u128, Vec<Sent>>, intent: &Intent, fate: &Fate, at: Seq) {
-    let Some(token) = intent.token else { return };
-    let known = sent.get_mut(&token.producer.0).unwrap();
-    let entry = known.iter_mut().find(|s| s.intent.token == Some(token)).unwrap();
+/// A token stands at most once; afterwards it answers what it answered then, or that it is settled. A client's that was
+/// forgotten is not accepted either, unless the client did not say when it was made.
+fn check_token(
+    sent: &mut HashMap<u128, Vec<Sent>>,
+    forgotten: &BTreeSet<String>,
+    intent: &Intent,
+    fate: &Fate,
+    at: Seq,
+) {
+    let Some(token) = &intent.token else { return };
+    let entry = sent.values_mut().flatten().find(|s| s.intent.token.as_ref() == Some(token)).unwrap();
+    let base = match token {
+        TransactionToken::Foreign(token) if forgotten.contains(&token.text) => Some(token.base),
+        _ => None,
+    };
     match (fate, entry.committed) {
-        (Fate::Stands { rows }, None) => entry.committed = Some((at, *rows)),
-        (Fate::Stands { .. } | Fate::NoOp | Fate::Recast(_), Some(_)) => panic!("{token:?} stands twice"),
+        (Fate::Stands { rows }, before) => {
+            assert!(before.is_none() || base == Some(None), "{token:?} stands twice");
+            // Which may be the one with the other content.
+            entry.intent.digest.clone_from(&intent.digest);
+            entry.committed = Some((at, *rows));
+        }
+        (Fate::NoOp | Fate::Recast(_), Some(_)) => assert_eq!(base, Some(None), "{token:?} is not known"),
         (Fate::Duplicate { seq, rows }, committed) => {
             assert_eq!(committed, Some((*seq, *rows)), "{token:?}");
             assert_eq!(intent.digest, entry.intent.digest, "another write is no duplicate");
         }
-        (Fate::Refused(e), Some(_)) => assert_eq!(e.kind(), ErrorKind::TokenReused, "{token:?}: {e}"),
+        (Fate::Refused(e), Some(_)) => match base {
+            None => assert_eq!(e.kind(), ErrorKind::TokenReused, "{token:?}: {e}"),
+            Some(Some(_)) => {
+                let known = matches!(e.kind(), ErrorKind::TokenReused | ErrorKind::TokenExpired);
+                assert!(known, "{token:?}: {e}");
+            }
+            Some(None) => {}
+        },
         (_, None) => {}
     }
 }

@@ -5,7 +5,7 @@ use tandem_types::ErrorKind;
 
 use super::*;
 
-fn write(log: &Log, token: Option<Token>, digest: &[u8]) -> Intent {
+pub(super) fn write(log: &Log, token: Option<TransactionToken>, digest: &[u8]) -> Intent {
     let steps = vec![append_on(
         log.head(),
         "t",
@@ -16,7 +16,7 @@ fn write(log: &Log, token: Option<Token>, digest: &[u8]) -> Intent {
     Intent { token, digest: digest.to_vec(), ..log.intent(steps) }
 }
 
-fn kind(fate: &Fate) -> ErrorKind {
+pub(super) fn kind(fate: &Fate) -> ErrorKind {
     match fate {
         Fate::Refused(error) => error.kind(),
         other => panic!("{other:?}"),
