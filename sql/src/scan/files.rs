@@ -34,10 +34,11 @@ use tandem_types::TableSchema;
 
 use super::ScanContext;
 use super::binding::{ByIdFactory, bind_footer};
+use super::many::ManyFiles;
 use super::table::SnapshotTable;
 
 /// Values of statistics that a plan may carry, over files and columns: each takes some hundred bytes, in
-/// every copy that the optimizer makes of the plan.
+/// every copy that the optimizer makes of the plan. Beyond it files are [`ManyFiles`].
 const STATISTICS_MAX: usize = 32_768;
 
 /// A scan of `files`; `ordered` allows to promise their order where that is cheap.
@@ -57,36 +58,35 @@ pub(super) fn file_scan(
         .with_table_parquet_options(options)
         .with_parquet_file_reader_factory(Arc::new(readers));
 
-    let detailed = files.len().saturating_mul(table.schema.fields().len().max(1)) <= STATISTICS_MAX;
-    let entries = files.iter().map(|file| entry(table, file, detailed)).collect();
     let target = state.config().target_partitions().max(1);
-    let ordering = if ordered && detailed { time_ordering(table) } else { None };
-    let (groups, ordering) = arrange(entries, ordering, &table.schema, target);
-
     let rows = files.iter().map(|f| f.file.rows).sum();
     let bytes = files.iter().map(|f| f.file.size).sum();
     let statistics = table.statistics(rows, bytes, files.iter().map(|f| f.file.time));
     // The readers bring their own store; nothing is looked up under this name.
-    let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
-        .with_file_groups(groups)
-        .with_output_ordering(ordering.into_iter().collect())
+    let scan = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
         .with_statistics(statistics)
         .with_limit(limit)
         .with_expr_adapter(Some(Arc::new(ByIdFactory)))
-        .with_projection_indices(projection.cloned())?
-        .build();
-    Ok(DataSourceExec::from_data_source(config))
+        .with_projection_indices(projection.cloned())?;
+    if files.len().saturating_mul(table.schema.fields().len().max(1)) > STATISTICS_MAX {
+        let many = ManyFiles::new(Arc::new(table.clone()), files.into(), target, scan.build());
+        return Ok(DataSourceExec::from_data_source(many));
+    }
+    let entries = files.iter().map(|file| entry(table, file)).collect();
+    let ordering = if ordered { time_ordering(table) } else { None };
+    let (groups, ordering) = arrange(entries, ordering, &table.schema, target);
+    let scan = scan.with_file_groups(groups).with_output_ordering(ordering.into_iter().collect());
+    Ok(DataSourceExec::from_data_source(scan.build()))
 }
 
-fn entry(table: &SnapshotTable, state: &Arc<FileState>, detailed: bool) -> PartitionedFile {
+/// What DataFusion knows of a file.
+pub(super) fn entry(table: &SnapshotTable, state: &Arc<FileState>) -> PartitionedFile {
     let file = &state.file;
     let path = data_path(table.table.id(), table.table.partition_by(), &file.name);
-    let entry = PartitionedFile::new(path, file.size).with_extension(Arc::clone(state));
-    if !detailed {
-        return entry;
-    }
     let statistics = table.statistics(file.rows, file.size, std::iter::once(file.time));
-    entry.with_statistics(Arc::new(statistics))
+    PartitionedFile::new(path, file.size)
+        .with_extension(Arc::clone(state))
+        .with_statistics(Arc::new(statistics))
 }
 
 /// Files of a table whose sort key begins with its timestamp are sorted by time.

@@ -12,6 +12,7 @@
 
 mod binding;
 mod files;
+mod many;
 mod prune;
 mod table;
 mod tail;

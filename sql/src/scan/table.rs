@@ -22,7 +22,7 @@ use super::tail::TailExec;
 use super::{ScanContext, query_schema};
 
 /// A table as of its snapshot. Nothing in it ever changes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SnapshotTable {
     pub(super) context: Arc<ScanContext>,
     pub(super) table: Table,
