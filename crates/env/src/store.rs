@@ -111,6 +111,14 @@ impl Store {
         }
     }
 
+    /// Writes an object in place of what has its name, one request. For advice alone, such as heartbeats: whatever
+    /// counts is created, once.
+    pub async fn put_overwrite(&self, path: &str, payload: Bytes) -> Result<()> {
+        let location = self.location(path)?;
+        let put = self.inner.log.put_opts(&location, payload.into(), PutMode::Overwrite.into()).await;
+        put.map(|_| ()).map_err(|error| public_error("cannot store", path, self.url(), &error))
+    }
+
     /// [`Store::create`] with the store's own error, for who must tell its kinds apart.
     pub(crate) async fn try_create(&self, path: &str, payload: PutPayload) -> object_store::Result<()> {
         let path = Path::parse(path)?;

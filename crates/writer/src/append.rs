@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::prepare::{Layout, PreparedSection, column_specs};
 use crate::queue::{Answer, SectionBody};
-use crate::{Committed, Writer};
+use crate::{Committed, WriteToken, Writer};
 
 /// Segments of one stream that are being uploaded while the next is filled.
 const UPLOADS_AT_ONCE: usize = 2;
@@ -31,6 +31,7 @@ pub struct Append {
     pub policy: SchemaPolicy,
     /// Creates the table in the same transaction.
     pub create: Option<CreateTable>,
+    pub token: WriteToken,
     /// Told once the transaction has its place in the queue.
     pub queued: Option<Arc<Notify>>,
 }
@@ -65,7 +66,22 @@ impl Writer {
         append: Append,
         rows: BoxStream<'_, Result<RecordBatch>>,
     ) -> Result<Committed> {
-        let mut plan = self.plan(&append)?;
+        if let Some(committed) = self.repeated(&append.token)? {
+            return Ok(committed);
+        }
+        match self.prepare_and_send(&append, rows).await {
+            // A repeat may find the table gone, or its columns changed, since the first was committed.
+            Err(error) if is_about_the_table(&error) => self.unprepared(&append.token, error).await,
+            other => other,
+        }
+    }
+
+    async fn prepare_and_send(
+        &self,
+        append: &Append,
+        rows: BoxStream<'_, Result<RecordBatch>>,
+    ) -> Result<Committed> {
+        let mut plan = self.plan(append)?;
         let mut kept = self.take_in(&plan, rows).await?;
         for _ in 0..RECASTS_MAX {
             let intent = AppendIntent {
@@ -78,15 +94,17 @@ impl Writer {
             let mut steps = plan.steps.clone();
             steps.push(Step::Append(intent));
             let bodies = kept.iter().map(|k| k.body.clone()).collect();
-            match self.send(plan.state.seq(), steps, bodies, true, append.queued.as_deref()).await? {
+            match self.send(plan.state.seq(), steps, bodies, &append.token, append.queued.as_deref()).await? {
                 Answer::Committed(committed) => {
-                    metrics::counter!("tandem_appended_rows_total").increment(committed.rows);
+                    if !committed.duplicate {
+                        metrics::counter!("tandem_appended_rows_total").increment(committed.rows);
+                    }
                     return Ok(committed);
                 }
                 Answer::Refused(error) => return Err(error),
                 Answer::Recast(reason) => {
                     tracing::debug!(table = %append.table, %reason, "preparing rows again");
-                    plan = self.plan(&append)?;
+                    plan = self.plan(append)?;
                     kept = self.recast(&plan, kept).await?;
                 }
             }
@@ -226,6 +244,12 @@ impl Writer {
 fn existing_table(table: &tandem_manifest::Table, policy: SchemaPolicy) -> (AppendTarget, Layout) {
     let target = AppendTarget::Existing { table: table.id(), schema_id: table.schema_id() };
     (target, Layout::of_table(table, policy))
+}
+
+/// Whether another state of the table could have led to another answer.
+fn is_about_the_table(error: &Error) -> bool {
+    use tandem_types::ErrorKind::{AlreadyExists, InvalidInput, NotFound, SchemaConflict, Serialization};
+    matches!(error.kind(), AlreadyExists | InvalidInput | NotFound | SchemaConflict | Serialization)
 }
 
 fn bytes_of(batch: &RecordBatch) -> usize {

@@ -1,19 +1,26 @@
 //! The commit task: groups of requests become commits, one after another.
 
+mod others;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use tandem_format::{CommitHeader, Op, SectionKey, Token, Transaction, encode_header};
-use tandem_log::{Appended, Commit, Proposal};
+use tandem_log::{Appended, Proposal};
 use tandem_manifest::{Applied, Manifest, Outcome, Rebased, Rejection, rebase};
 use tandem_types::{CommitId, Error, Result, Seq};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::commit::others::Others;
+use crate::company::Company;
+use crate::feed::Arrived;
 use crate::queue::{Admitted, Answer, SectionBody};
-use crate::{Committed, Shared};
+use crate::recent::RecentCommit;
+use crate::{Committed, Refresh, Shared};
 
 /// Requests of one group; well below the number of tokens that the manifest keeps per producer.
 const GROUP_MAX: usize = 512;
@@ -21,12 +28,21 @@ const GROUP_MAX: usize = 512;
 /// A longer step of the log's time is worth a word: an hour, in microseconds.
 const LONG_TIME_STEP: i64 = 3_600_000_000;
 
-/// Commits of others that are applied at once.
-const RUN: usize = 256;
-
 /// Runs until all senders are gone, or until the log cannot be continued.
-pub(crate) async fn run(shared: Arc<Shared>, requests: mpsc::UnboundedReceiver<Admitted>) {
-    let mut task = CommitTask { shared: shared.clone(), requests, waiting: VecDeque::new(), next_counter: 1 };
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    requests: mpsc::UnboundedReceiver<Admitted>,
+    news: mpsc::Receiver<Arrived>,
+    refreshes: mpsc::UnboundedReceiver<Refresh>,
+) {
+    let mut task = CommitTask {
+        requests,
+        waiting: VecDeque::new(),
+        next_counter: 1,
+        others: Others::new(&shared, news, refreshes),
+        company: Company::new(),
+        shared: shared.clone(),
+    };
     if let Err(error) = task.serve().await {
         tracing::error!(%error, "commits have stopped");
         let _ = shared.stopped.set(error.clone());
@@ -46,6 +62,9 @@ struct CommitTask {
     /// Received, but in no group yet.
     waiting: VecDeque<Admitted>,
     next_counter: u64,
+    /// What is known of the commits of others.
+    others: Others,
+    company: Company,
 }
 
 /// What an attempt to commit a group would do.
@@ -69,36 +88,22 @@ enum Fate {
 impl CommitTask {
     async fn serve(&mut self) -> Result<()> {
         while let Some(group) = self.gather().await? {
-            if !group.is_empty() {
-                self.commit(group).await?;
-            }
+            self.commit(group).await?;
         }
         Ok(())
     }
 
-    /// The next group; empty after an idle while, `None` at the end.
+    /// The next group; `None` at the end.
     async fn gather(&mut self) -> Result<Option<Vec<Admitted>>> {
         if self.waiting.is_empty() {
-            let clock = self.shared.log.env().clock.clone();
-            let poll = clock.sleep(self.shared.config.poll);
-            tokio::select! {
-                biased;
-                received = self.requests.recv() => match received {
-                    Some(admitted) => self.waiting.push_back(admitted),
-                    None => return Ok(None),
-                },
-                () = poll => {
-                    self.poll_log().await?;
-                    return Ok(Some(Vec::new()));
-                }
+            if !self.wait_for_request().await? {
+                return Ok(None);
             }
             if !self.shared.config.window.is_zero() {
-                clock.sleep(self.shared.config.window).await;
+                self.shared.log.env().clock.sleep(self.shared.config.window).await;
             }
         }
-        while let Ok(admitted) = self.requests.try_recv() {
-            self.waiting.push_back(admitted);
-        }
+        let waited_for = self.wait_for_company().await;
         let mut group: Vec<Admitted> = Vec::new();
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
@@ -110,56 +115,48 @@ impl CommitTask {
             bytes += size;
             group.extend(self.waiting.pop_front());
         }
-        // Tokens are minted once, so that every attempt at a request carries the same.
-        let minted_at = self.shared.state.borrow().seq();
-        for Admitted { request, .. } in &mut group {
-            if request.wants_token && request.intent.token.is_none() {
-                request.intent.token = Some(Token {
-                    producer: self.shared.producer,
-                    counter: self.next_counter,
-                    // Everything before this group was answered, or its outcome is unknown and will not be tried again.
-                    low: self.next_counter,
-                    base: minted_at,
-                });
-                self.next_counter += 1;
-            }
-        }
-        let low = group.iter().filter_map(|a| a.request.intent.token.map(|t| t.counter)).min();
-        for Admitted { request, .. } in &mut group {
-            if let (Some(token), Some(low)) = (&mut request.intent.token, low) {
-                token.low = low;
-            }
-        }
+        self.company.gathered(group.len(), waited_for);
+        self.mint(&mut group);
         Ok(Some(group))
     }
 
-    /// Others may have written: an idle node follows them.
-    async fn poll_log(&mut self) -> Result<()> {
-        match self.catch_up().await {
-            Err(e) if is_passing(&e) => {
-                tracing::warn!(error = %e, "the log cannot be read now");
-                Ok(())
+    /// Takes in who is there, and gives those a moment who will probably come; how many were waited for, if any.
+    async fn wait_for_company(&mut self) -> Option<usize> {
+        let clock = self.shared.log.env().clock.clone();
+        let (expected, patience) = (self.company.expected(), self.company.patience());
+        let mut rest: Option<BoxFuture<'static, ()>> = None;
+        loop {
+            while let Ok(admitted) = self.requests.try_recv() {
+                self.waiting.push_back(admitted);
             }
-            other => other.map(|_| ()),
+            // Whoever asked for a window has decided how long to wait.
+            let alone = self.waiting.len() >= expected || !self.shared.config.window.is_zero();
+            if alone || patience.is_zero() {
+                return rest.map(|_| expected);
+            }
+            let rest = rest.get_or_insert_with(|| clock.sleep(patience));
+            tokio::select! {
+                biased;
+                received = self.requests.recv() => match received {
+                    Some(admitted) => self.waiting.push_back(admitted),
+                    None => return Some(expected),
+                },
+                () = rest => return Some(expected),
+            }
         }
     }
 
-    /// Applies what others committed; how many commits that were.
-    async fn catch_up(&mut self) -> Result<usize> {
-        let mut total = 0;
-        loop {
-            let state = self.shared.state.borrow().clone();
-            let run = self.shared.log.read_run(state.seq(), RUN).await?;
-            if run.is_empty() {
-                return Ok(total);
+    /// Tokens are minted once, so that every attempt at a request carries the same.
+    fn mint(&mut self, group: &mut [Admitted]) {
+        // Everything before this group was answered, or its outcome is unknown and will not be tried again.
+        let low = self.next_counter;
+        let base = self.shared.state.borrow().seq();
+        for Admitted { request, .. } in group {
+            if request.minted && request.intent.token.is_none() {
+                let (producer, counter) = (self.shared.producer, self.next_counter);
+                request.intent.token = Some(Token { producer, counter, low, base }.into());
+                self.next_counter += 1;
             }
-            total += run.len();
-            let mut next = (*state).clone();
-            for Commit { header, hash } in &run {
-                next = next.apply(header, *hash)?.manifest;
-                self.count_bytes(header);
-            }
-            self.publish(next);
         }
     }
 
@@ -177,13 +174,23 @@ impl CommitTask {
     async fn commit(&mut self, group: Vec<Admitted>) -> Result<()> {
         let clock = self.shared.log.env().clock.clone();
         let started = clock.monotonic();
+        // Before anything is tried: a node that has become a replica meanwhile commits nothing.
+        let writes = self.shared.role.borrow().check_writes();
+        if let Err(e) = writes {
+            fail_all(group, &e);
+            return Ok(());
+        }
         let mut lost = 0u32;
         loop {
+            // What others told of in time need not be found out by losing to it.
+            self.apply_news();
+            self.note_refreshes();
             let state = self.shared.state.borrow().clone();
             let attempt = attempt(&group, &state);
             if attempt.transactions.is_empty() {
                 match self.catch_up().await {
                     Ok(0) => {
+                        self.answer_refreshes(Ok(state.seq()));
                         answer_all(group, attempt.fates, None, state.seq());
                         return Ok(());
                     }
@@ -217,23 +224,30 @@ impl CommitTask {
                     };
                     self.count_bytes(&proposal.header);
                     self.cache_rows(&group, &attempt.fates, &proposal.header, &outcomes);
+                    let seq = proposal.header.seq;
+                    let object = || RecentCommit::new(proposal.encoded.bytes, Some(proposal.payload), true);
+                    self.shared.recent.keep(seq, object, true);
                     self.publish(manifest);
+                    self.answer_refreshes(Ok(seq));
                     let took = clock.monotonic() - started;
+                    self.company.committed(took);
                     metrics::histogram!("tandem_commit_seconds").record(took.as_secs_f64());
                     metrics::counter!("tandem_commits_total").increment(1);
-                    answer_all(group, attempt.fates, Some(outcomes), proposal.header.seq);
+                    answer_all(group, attempt.fates, Some(outcomes), seq);
                     return Ok(());
                 }
                 Ok(Appended::Lost) => {
                     metrics::counter!("tandem_commits_lost_total").increment(1);
                     lost += 1;
-                    match self.catch_up().await {
-                        Ok(_) => {}
-                        Err(e) if is_passing(&e) => {
-                            fail_all(group, &e);
-                            return Ok(());
+                    if !self.apply_news() {
+                        match self.catch_up().await {
+                            Ok(_) => {}
+                            Err(e) if is_passing(&e) => {
+                                fail_all(group, &e);
+                                return Ok(());
+                            }
+                            Err(e) => return fail_and_stop(group, e),
                         }
-                        Err(e) => return fail_and_stop(group, e),
                     }
                     self.pause(lost).await;
                 }
@@ -349,7 +363,10 @@ fn attempt(group: &[Admitted], state: &Manifest) -> Attempt {
                 Fate::Transaction(index)
             }
             Ok(Rebased::NoOp) => Fate::Nothing,
-            Ok(Rebased::Duplicate { seq, rows }) => Fate::Decided(Answer::Committed(Committed { seq, rows })),
+            // Perhaps of a request before it in this group: answered once that one is committed.
+            Ok(Rebased::Duplicate { seq, rows }) => {
+                Fate::Decided(Answer::Committed(Committed { seq, rows, duplicate: true }))
+            }
             Err(Rejection::Refused(error)) => Fate::Decided(Answer::Refused(error)),
             Err(Rejection::Recast(error)) => Fate::Decided(Answer::Recast(error)),
         };
@@ -390,11 +407,13 @@ fn answer_all(group: Vec<Admitted>, fates: Vec<Fate>, outcomes: Option<Vec<Outco
         let answer = match fate {
             Fate::Decided(answer) => answer,
             // Perhaps because of what the same commit did.
-            Fate::Nothing => Answer::Committed(Committed { seq, rows: 0 }),
+            Fate::Nothing => Answer::Committed(Committed { seq, rows: 0, duplicate: false }),
             Fate::Transaction(index) => match outcomes.get_mut(index) {
-                Some(Outcome::Applied { rows }) => Answer::Committed(Committed { seq, rows: *rows }),
+                Some(Outcome::Applied { rows }) => {
+                    Answer::Committed(Committed { seq, rows: *rows, duplicate: false })
+                }
                 Some(Outcome::Duplicate { seq, rows }) => {
-                    Answer::Committed(Committed { seq: *seq, rows: *rows })
+                    Answer::Committed(Committed { seq: *seq, rows: *rows, duplicate: true })
                 }
                 Some(Outcome::Void(error)) => Answer::Refused(error.clone()),
                 None => Answer::Refused(Error::internal("a transaction has no outcome")),

@@ -13,10 +13,14 @@ pub struct WriterConfig {
     pub queue_bytes: usize,
     /// A stream is cut into sections of about this many bytes.
     pub section_bytes: usize,
-    /// How often the log is asked for others' commits while nothing is to be written.
+    /// How often the log is asked for others' commits while nothing is to be written: as long apart as `poll` while
+    /// none come or peers push them, down to `poll_min` while there are some.
     pub poll: Duration,
+    pub poll_min: Duration,
     /// Decoded tail sections kept in memory.
     pub tail_cache_bytes: usize,
+    /// Commits that were applied last, kept as they are stored for followers and readers.
+    pub recent_bytes: usize,
 }
 
 impl Default for WriterConfig {
@@ -27,7 +31,9 @@ impl Default for WriterConfig {
             queue_bytes: 64 << 20,
             section_bytes: 16 << 20,
             poll: Duration::from_secs(1),
+            poll_min: Duration::from_millis(50),
             tail_cache_bytes: 128 << 20,
+            recent_bytes: 64 << 20,
         }
     }
 }

@@ -18,15 +18,21 @@
 //! - A caller that goes away never leaves half of a transaction: commits run on a task of their own.
 //! - What waits is bounded in bytes; who sends more waits.
 //! - A node learns of its own commits as of everybody's: through `Manifest::apply`.
+//! - What peers push is applied only where it continues the state that is here; all else is read from the store.
 //!
 //! It refuses to know SQL, wires, data files, and when to compact.
 
 mod append;
 mod commit;
+mod company;
 mod config;
+mod feed;
 mod prepare;
 mod queue;
+mod recent;
+mod role;
 mod tail;
+mod token;
 
 #[cfg(test)]
 mod tests;
@@ -38,12 +44,17 @@ use tandem_format::ProducerId;
 use tandem_log::Log;
 use tandem_manifest::{Intent, Manifest, Step};
 use tandem_types::{Error, Result, Seq, WriterId};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 pub use append::{Append, CreateTable};
 pub use config::WriterConfig;
+pub use feed::{Feed, Lag};
+pub use recent::{Follower, Recent, RecentCommit};
+pub use role::Role;
 pub use tail::TailCache;
+pub use token::WriteToken;
 
+use feed::Feeds;
 use queue::{Admission, Answer, Request, SectionBody};
 
 /// What a commit answered.
@@ -53,6 +64,8 @@ pub struct Committed {
     pub seq: Seq,
     /// Rows appended.
     pub rows: u64,
+    /// Its token had been committed before: `seq` and `rows` are what was answered then, nothing happened now.
+    pub duplicate: bool,
 }
 
 /// Commits for one node. Cheap to clone; the commit task ends when the last clone is dropped.
@@ -69,11 +82,24 @@ pub(crate) struct Shared {
     pub producer: ProducerId,
     pub config: WriterConfig,
     pub state: watch::Sender<Arc<Manifest>>,
+    pub role: watch::Sender<Role>,
     pub tail: TailCache,
+    pub recent: Arc<Recent>,
+    pub feeds: Arc<Feeds>,
+    pub refreshes: mpsc::UnboundedSender<Refresh>,
     /// Bytes of rows in the commits that were applied here, whoever made them.
     pub logged_bytes: AtomicU64,
     /// Why the commit task ended, once it did.
     pub stopped: OnceLock<Error>,
+}
+
+/// Somebody who waits until the log was read to its end.
+pub(crate) type Refresh = oneshot::Sender<Result<Seq>>;
+
+impl Shared {
+    fn applied(&self) -> Seq {
+        self.state.borrow().seq()
+    }
 }
 
 impl Writer {
@@ -84,17 +110,24 @@ impl Writer {
         let (admission, requests) = Admission::new(config.queue_bytes);
         let (state, _) = watch::channel(Arc::new(state));
         let tail = TailCache::new(config.tail_cache_bytes);
+        let recent = Arc::new(Recent::new(config.recent_bytes));
+        let (feeds, news) = Feeds::new(log.env().clock.clone());
+        let (refreshes, refreshing) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             log,
             id,
             producer,
             config,
             state,
+            role: watch::channel(Role::default()).0,
             tail,
+            recent,
+            feeds,
+            refreshes,
             logged_bytes: AtomicU64::new(0),
             stopped: OnceLock::new(),
         });
-        tokio::spawn(commit::run(shared.clone(), requests));
+        tokio::spawn(commit::run(shared.clone(), requests, news, refreshing));
         Self { shared, admission }
     }
 
@@ -111,6 +144,60 @@ impl Writer {
     /// Changes whenever a commit was applied.
     pub fn watch(&self) -> watch::Receiver<Arc<Manifest>> {
         self.shared.state.subscribe()
+    }
+
+    /// Whether it takes writes.
+    pub fn role(&self) -> Role {
+        self.shared.role.borrow().clone()
+    }
+
+    /// Decides whether it takes writes from now on. What is being committed already is committed.
+    pub fn set_role(&self, role: Role) {
+        self.shared.role.send_if_modified(|present| {
+            let news = *present != role;
+            *present = role;
+            news
+        });
+    }
+
+    /// A way in for the commits that one peer pushes.
+    pub fn feed(&self) -> Feed {
+        Feed::new(self.shared.clone())
+    }
+
+    /// Feeds that are connected.
+    pub fn feeds(&self) -> usize {
+        self.shared.feeds.live()
+    }
+
+    /// Somebody has applied this commit: it is looked for, unless it arrives by itself.
+    pub fn heard_of(&self, seq: Seq) {
+        if self.shared.feeds.heard_of(seq, self.shared.applied()) {
+            self.shared.feeds.nudge.notify_one();
+        }
+    }
+
+    /// How far the state here is behind what was heard of.
+    pub fn lag(&self) -> Lag {
+        self.shared.feeds.lag(self.shared.applied())
+    }
+
+    /// Applies everything that was committed before the call, whoever committed it; the newest seq then. Costs a round
+    /// trip to the store, shared by all who ask at the same time, and is for replicas as for writers.
+    ///
+    /// # Errors
+    ///
+    /// As of the store, and as [`Writer::stopped`].
+    pub async fn catch_up_now(&self) -> Result<Seq> {
+        let gone = || self.stopped().unwrap_or_else(|| Error::unavailable("the node is shutting down"));
+        let (reply, answer) = oneshot::channel();
+        self.shared.refreshes.send(reply).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// The commits that were applied last, as they are stored.
+    pub fn recent(&self) -> &Arc<Recent> {
+        &self.shared.recent
     }
 
     /// Rows of tail sections that are in memory.
@@ -134,8 +221,8 @@ impl Writer {
     }
 
     /// Commits the steps as one transaction. `base` is the seq of the state that they were formed on.
-    pub async fn submit(&self, base: Seq, steps: Vec<Step>) -> Result<Committed> {
-        match self.send(base, steps, Vec::new(), true, None).await? {
+    pub async fn submit(&self, base: Seq, steps: Vec<Step>, token: WriteToken) -> Result<Committed> {
+        match self.send(base, steps, Vec::new(), &token, None).await? {
             Answer::Committed(committed) => Ok(committed),
             Answer::Recast(error) | Answer::Refused(error) => Err(error),
         }
@@ -143,10 +230,7 @@ impl Writer {
 
     /// As [`Writer::submit`], for work that is harmless to repeat: without a token.
     pub async fn submit_upkeep(&self, base: Seq, steps: Vec<Step>) -> Result<Committed> {
-        match self.send(base, steps, Vec::new(), false, None).await? {
-            Answer::Committed(committed) => Ok(committed),
-            Answer::Recast(error) | Answer::Refused(error) => Err(error),
-        }
+        self.submit(base, steps, WriteToken::None).await
     }
 
     async fn send(
@@ -154,13 +238,15 @@ impl Writer {
         base: Seq,
         steps: Vec<Step>,
         bodies: Vec<SectionBody>,
-        token: bool,
+        token: &WriteToken,
         queued: Option<&Notify>,
     ) -> Result<Answer> {
+        self.shared.role.borrow().check_writes()?;
         let gone = || self.stopped().unwrap_or_else(|| Error::unavailable("the node is shutting down"));
-        let intent = Intent { token: None, digest: Vec::new(), base, steps };
+        let (minted, (token, digest)) = (token.is_minted(), token.of_client());
+        let intent = Intent { token, digest, epoch: None, base, steps };
         let (reply, answer) = oneshot::channel();
-        let request = Request { intent, bodies, wants_token: token, reply };
+        let request = Request { intent, bodies, minted, reply };
         self.admission.send(request).await.map_err(|_| gone())?;
         if let Some(queued) = queued {
             queued.notify_one();

@@ -19,7 +19,8 @@ pub(crate) struct Request {
     pub intent: Intent,
     /// One per section of the intent's appends, in order.
     pub bodies: Vec<SectionBody>,
-    pub wants_token: bool,
+    /// The commit task mints a token for it.
+    pub minted: bool,
     pub reply: oneshot::Sender<Result<Answer>>,
 }
 

@@ -10,9 +10,9 @@ use crate::queue::{Admission, Request, SectionBody};
 
 fn request(bytes: usize) -> Request {
     let (reply, _) = oneshot::channel();
-    let intent = Intent { token: None, digest: Vec::new(), base: Seq(0), steps: Vec::new() };
+    let intent = Intent { token: None, digest: Vec::new(), epoch: None, base: Seq(0), steps: Vec::new() };
     let bodies = vec![SectionBody { chunks: vec![Bytes::from(vec![0; bytes])], rows: None }];
-    Request { intent, bodies, wants_token: true, reply }
+    Request { intent, bodies, minted: true, reply }
 }
 
 #[tokio::test]

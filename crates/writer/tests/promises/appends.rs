@@ -13,7 +13,7 @@ use arrow_schema::DataType;
 use futures::StreamExt;
 use tandem_manifest::{ColumnSpec, SchemaPolicy, Step, TableSpec};
 use tandem_types::{Error, ErrorKind, TableName};
-use tandem_writer::{Append, CreateTable};
+use tandem_writer::{Append, CreateTable, WriteToken};
 
 use crate::rows::{batch, batch_with, part, read_all, sections, spec};
 use crate::sim::{Node, run, store};
@@ -176,6 +176,7 @@ fn an_empty_stream_creates_its_table_and_a_broken_one_nothing() {
             schema,
             policy: SchemaPolicy::Create,
             create: create(false),
+            token: WriteToken::Minted,
             queued: None,
         };
         let mut items: Vec<_> = (0..20).map(|n| Ok(part(1, n * 100, 100))).collect();

@@ -5,8 +5,10 @@
 
 mod appends;
 mod faults;
+mod feeds;
 mod groups;
 mod races;
 mod rows;
 mod scenario;
 mod sim;
+mod tokens;

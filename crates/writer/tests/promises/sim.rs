@@ -10,7 +10,7 @@ use tandem_env::sim::{FaultStore, SimClock, join};
 use tandem_log::Log;
 use tandem_manifest::{SchemaPolicy, Step};
 use tandem_types::{Error, Result, TableName};
-use tandem_writer::{Append, Committed, CreateTable, Writer, WriterConfig};
+use tandem_writer::{Append, Committed, CreateTable, WriteToken, Writer, WriterConfig};
 
 /// How far the clock moves at once.
 const TICK: Duration = Duration::from_millis(10);
@@ -84,7 +84,7 @@ impl Node {
     }
 
     pub async fn submit(&self, step: Step) -> Result<Committed> {
-        self.writer.submit(self.writer.state().seq(), vec![step]).await
+        self.writer.submit(self.writer.state().seq(), vec![step], WriteToken::Minted).await
     }
 
     pub async fn append(
@@ -103,8 +103,19 @@ impl Node {
         create: Option<CreateTable>,
         batches: Vec<RecordBatch>,
     ) -> Result<Committed> {
+        self.append_under(WriteToken::Minted, table, policy, create, batches).await
+    }
+
+    pub async fn append_under(
+        &self,
+        token: WriteToken,
+        table: &str,
+        policy: SchemaPolicy,
+        create: Option<CreateTable>,
+        batches: Vec<RecordBatch>,
+    ) -> Result<Committed> {
         let schema = batches[0].schema();
-        let append = Append { table: TableName::public(table), schema, policy, create, queued: None };
+        let append = Append { table: TableName::public(table), schema, policy, create, token, queued: None };
         let rows = futures::stream::iter(batches.into_iter().map(Ok::<_, Error>)).boxed();
         self.writer.append(append, rows).await
     }

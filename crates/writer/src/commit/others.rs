@@ -1,0 +1,194 @@
+//! Keeping up with the commits of others: those that peers push, and those that the store shows.
+
+use std::time::Duration;
+
+use tandem_log::StoredCommit;
+use tandem_types::{Error, Result, Seq};
+use tokio::sync::mpsc;
+
+use super::{CommitTask, is_passing};
+use crate::feed::{Arrived, Early};
+use crate::recent::RecentCommit;
+use crate::{Refresh, Shared};
+
+/// Commits that are read at once.
+const RUN: usize = 256;
+
+/// How long a commit that was heard of may take to arrive before it is read from the store: pushes of several peers
+/// overtake each other.
+const GRACE: Duration = Duration::from_millis(10);
+
+/// What the commit task knows of the commits of others.
+pub(super) struct Others {
+    news: mpsc::Receiver<Arrived>,
+    early: Early,
+    refreshes: mpsc::UnboundedReceiver<Refresh>,
+    /// Those that asked before the present look at the log.
+    refreshing: Vec<Refresh>,
+    /// When the store was last looked at, and how long to wait before it is again.
+    looked: Duration,
+    pace: Duration,
+    /// Where the state stands although more is known of, and since when it does.
+    stuck: Option<(Seq, Duration)>,
+}
+
+impl Others {
+    pub fn new(
+        shared: &Shared,
+        news: mpsc::Receiver<Arrived>,
+        refreshes: mpsc::UnboundedReceiver<Refresh>,
+    ) -> Self {
+        Self {
+            news,
+            early: Early::default(),
+            refreshes,
+            refreshing: Vec::new(),
+            looked: shared.log.env().clock.monotonic(),
+            pace: shared.config.poll_min,
+            stuck: None,
+        }
+    }
+}
+
+impl CommitTask {
+    /// Follows the others until there is a request; `false`: there will be none any more.
+    pub(super) async fn wait_for_request(&mut self) -> Result<bool> {
+        let clock = self.shared.log.env().clock.clone();
+        loop {
+            let wait = self.until_next_look();
+            tokio::select! {
+                biased;
+                received = self.requests.recv() => {
+                    self.waiting.extend(received);
+                    return Ok(!self.waiting.is_empty());
+                }
+                Some(asked) = self.others.refreshes.recv() => {
+                    self.others.refreshing.push(asked);
+                    self.note_refreshes();
+                    self.look().await?;
+                }
+                Some(arrived) = self.others.news.recv() => {
+                    self.others.early.keep(arrived, self.shared.applied());
+                    self.apply_news();
+                }
+                () = self.shared.feeds.nudge.notified() => {}
+                () = clock.sleep(wait) => self.look().await?,
+            }
+        }
+    }
+
+    fn until_next_look(&mut self) -> Duration {
+        let now = self.shared.log.env().clock.monotonic();
+        let (feeds, config) = (&self.shared.feeds, &self.shared.config);
+        let applied = self.shared.applied();
+        let others = &mut self.others;
+        others.early.forget(applied);
+        let behind = !others.early.is_empty() || feeds.lag(applied).commits > 0;
+        match others.stuck {
+            _ if !behind => others.stuck = None,
+            Some((at, _)) if at == applied => {}
+            _ => {
+                others.stuck = Some((applied, now));
+                others.pace = GRACE.min(config.poll);
+            }
+        }
+        let due = match others.stuck {
+            Some((_, since)) => since.max(others.looked) + others.pace,
+            None if feeds.live() > 0 => others.looked + config.poll,
+            None => others.looked + others.pace.clamp(config.poll_min.min(config.poll), config.poll),
+        };
+        due.saturating_sub(now)
+    }
+
+    /// Looks into the store: quickly again if there was something, ever more slowly if not.
+    async fn look(&mut self) -> Result<()> {
+        self.others.looked = self.shared.log.env().clock.monotonic();
+        let config = &self.shared.config;
+        let slower = (self.others.pace * 2).min(config.poll);
+        let faster = config.poll_min.min(config.poll);
+        let caught_up = self.catch_up().await;
+        self.others.pace = if caught_up.as_ref().is_ok_and(|n| *n > 0) { faster } else { slower };
+        match caught_up {
+            Ok(_) => {
+                self.answer_refreshes(Ok(self.shared.applied()));
+                Ok(())
+            }
+            Err(e) => {
+                self.answer_refreshes(Err(e.clone()));
+                if !is_passing(&e) {
+                    return Err(e);
+                }
+                tracing::warn!(error = %e, "the log cannot be read now");
+                Ok(())
+            }
+        }
+    }
+
+    /// Applies what others committed, from the store; how many commits that were.
+    pub(super) async fn catch_up(&mut self) -> Result<usize> {
+        let mut total = 0;
+        loop {
+            let state = self.shared.state.borrow().clone();
+            let run = self.shared.log.read_run_stored(state.seq(), RUN).await?;
+            if run.is_empty() {
+                // The store has said how long the log is; what was heard of further commits was wrong, or is not yet so.
+                return Ok(total);
+            }
+            total += run.len();
+            let mut next = (*state).clone();
+            for stored in &run {
+                next = next.apply(&stored.commit.header, stored.commit.hash)?.manifest;
+                self.keep(stored);
+            }
+            self.publish(next);
+        }
+    }
+
+    /// Applies what peers have pushed, as far as it continues the state here; whether anything was.
+    pub(super) fn apply_news(&mut self) -> bool {
+        let applied = self.shared.applied();
+        while let Ok(arrived) = self.others.news.try_recv() {
+            self.others.early.keep(arrived, applied);
+        }
+        let state = self.shared.state.borrow().clone();
+        let mut next = (*state).clone();
+        while let Some(arrived) = self.others.early.next(next.seq()) {
+            let commit = &arrived.stored.commit;
+            match next.apply(&commit.header, commit.hash) {
+                Ok(applied) => {
+                    next = applied.manifest;
+                    self.keep(&arrived.stored);
+                }
+                // Either of us may be wrong; the store knows.
+                Err(e) => {
+                    arrived.refuse(e);
+                    break;
+                }
+            }
+        }
+        let moved = next.seq() > state.seq();
+        if moved {
+            self.publish(next);
+        }
+        moved
+    }
+
+    fn keep(&self, stored: &StoredCommit) {
+        self.count_bytes(&stored.commit.header);
+        self.shared.recent.keep(stored.commit.header.seq, || RecentCommit::of_others(stored), false);
+    }
+
+    /// From here on, whatever shows the log's end answers those that have asked.
+    pub(super) fn note_refreshes(&mut self) {
+        while let Ok(asked) = self.others.refreshes.try_recv() {
+            self.others.refreshing.push(asked);
+        }
+    }
+
+    pub(super) fn answer_refreshes(&mut self, answer: Result<Seq, Error>) {
+        for asked in self.others.refreshing.drain(..) {
+            // Whoever asked may be gone.
+            let _ = asked.send(answer.clone());
+        }
+    }
+}
