@@ -54,6 +54,7 @@ struct CompactBody {
 impl State {
     /// Runs an action; the bodies of its results.
     pub async fn act(&self, caller: Caller, action: Action) -> Result<Reply<Vec<Bytes>>> {
+        caller.may_act(&action.r#type)?;
         let body = &action.body;
         let results = match action.r#type.as_str() {
             "CreatePreparedStatement" => vec![self.create_prepared(&caller, body).await?],

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use serde_json::Value;
 use tandem_manifest::SchemaPolicy;
-use tandem_sql::{AppendRequest, Receipt, Session};
+use tandem_sql::{AppendRequest, ClientToken, Receipt, Session, WriteOptions};
 use tandem_types::{Error, Result, TableName};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -38,8 +38,10 @@ pub(crate) async fn append(
     let Some(sent) = rows.schema().await? else {
         return Err(Error::invalid(format!("the rows for table {table} come without a schema")));
     };
-    if policy != SchemaPolicy::Create {
-        // The client hears of a wrong name before it has sent all its rows.
+    let options = caller.session.write_options(caller.writing());
+    if policy != SchemaPolicy::Create && options.token.is_none() {
+        // The client hears of a wrong name before it has sent all its rows; but what was committed under a token before
+        // is answered so, whatever became of its table since.
         state.engine.database().snapshot().require(&table)?;
     }
     let schema = Arc::new(declared_schema(&sent));
@@ -50,6 +52,7 @@ pub(crate) async fn append(
         table,
         policy,
         schema,
+        options,
         answers,
         pending: VecDeque::new(),
         pending_bytes: 0,
@@ -66,6 +69,8 @@ struct Pump {
     table: TableName,
     policy: SchemaPolicy,
     schema: SchemaRef,
+    /// Of the whole stream: its token is what the batches' are made of.
+    options: WriteOptions,
     answers: mpsc::Sender<Result<PutResult>>,
     /// Oldest first.
     pending: VecDeque<Pending>,
@@ -148,7 +153,7 @@ impl Pump {
 
     /// Starts the transaction of one batch.
     fn begin(&mut self, index: u64, received: Received) -> Result<Pending> {
-        no_token(&received.app_metadata)?;
+        let token = batch_token(&received.app_metadata, self.options.token.as_ref(), index)?;
         let batch = to_declared(&received.batch, &self.schema)?;
         let bytes = slice_bytes(&batch);
         let mine = Arc::new(Notify::new());
@@ -159,6 +164,7 @@ impl Pump {
             policy: self.policy,
             create: None,
             queued: Some(mine.clone()),
+            options: WriteOptions { token, ..self.options.clone() },
         };
         let database = self.state.engine.database().clone();
         let receipt = tokio::spawn(async move {
@@ -190,10 +196,10 @@ impl Pump {
         };
         self.session.wrote(receipt.seq);
         metrics::counter!(INGEST_ROWS, "via" => "put").increment(receipt.rows);
-        let (seq, rows) = (receipt.seq, receipt.rows);
+        let Receipt { seq, rows, duplicate, .. } = receipt;
         let app_metadata =
-            format!("{{\"batch\":{index},\"seq\":{seq},\"rows\":{rows},\"duplicate\":false}}").into();
-        self.answer(Ok(PutResult { app_metadata })).await
+            format!("{{\"batch\":{index},\"seq\":{seq},\"rows\":{rows},\"duplicate\":{duplicate}}}");
+        self.answer(Ok(PutResult { app_metadata: app_metadata.into() })).await
     }
 
     /// Answers for the transactions before `index`, then with the error that ends the stream.
@@ -231,12 +237,18 @@ fn task_failed() -> Error {
     Error::internal("the append failed by a fault of the server; its log says more")
 }
 
-/// Refuses a token, which would promise what is not kept yet; other metadata is the client's own business.
-fn no_token(app_metadata: &Bytes) -> Result<()> {
-    let value = serde_json::from_slice::<Value>(app_metadata).unwrap_or_default();
-    match value.get("token") {
-        None => Ok(()),
-        Some(_) => Err(Error::unsupported("tokens of batches are not supported yet")),
+/// The token of a batch: its own, else the stream's with the batch's number. Other metadata is the client's business.
+fn batch_token(
+    app_metadata: &Bytes,
+    stream: Option<&ClientToken>,
+    index: u64,
+) -> Result<Option<ClientToken>> {
+    let own = serde_json::from_slice::<Value>(app_metadata).unwrap_or_default();
+    match (own.get("token"), stream) {
+        (Some(Value::String(token)), _) => ClientToken::parse(token).map(Some),
+        (Some(other), _) => Err(Error::invalid(format!("the token in the metadata is {other}, and no text"))),
+        (None, Some(stream)) => ClientToken::parse(&format!("{}#{index}", stream.text)).map(Some),
+        (None, None) => Ok(None),
     }
 }
 
@@ -245,10 +257,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_tokens_are_refused() {
-        assert!(no_token(&Bytes::new()).is_ok());
-        assert!(no_token(&Bytes::from_static(b"\x00\x01")).is_ok());
-        assert!(no_token(&Bytes::from_static(b"{\"mine\":1}")).is_ok());
-        assert!(no_token(&Bytes::from_static(b"{\"token\":\"x\"}")).is_err());
+    fn a_batch_has_its_own_token_or_the_streams_with_its_number() {
+        let token = |metadata: &'static [u8], stream: Option<&str>| {
+            let stream = stream.map(|text| ClientToken::parse(text).unwrap());
+            let token = batch_token(&Bytes::from_static(metadata), stream.as_ref(), 7);
+            token.map(|token| token.map(|token| token.text))
+        };
+        for foreign in [&b""[..], b"\x00\x01", b"{\"mine\":1}", b"[1]"] {
+            assert_eq!(token(foreign, None), Ok(None));
+            assert_eq!(token(foreign, Some("s")), Ok(Some("s#7".to_owned())));
+        }
+        assert_eq!(token(b"{\"token\":\"x\"}", Some("s")), Ok(Some("x".to_owned())));
+        assert!(token(b"{\"token\":7}", None).unwrap_err().message().contains('7'));
+        assert!(token(b"", Some(&"s".repeat(127))).is_err(), "too long with the number");
     }
 }

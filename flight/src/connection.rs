@@ -1,4 +1,4 @@
-//! TCP connections, each with an id of its own, so that a session ends with its connection and is not
+//! Connections, each with an id of its own, so that a session ends with its connection and is not
 //! inherited by the next client from the same port.
 
 use std::fmt;
@@ -7,19 +7,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures::stream::{Stream, unfold};
-use tandem_env::Clock;
+use tandem_access::{Incoming, Wire};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
 
 /// Connections open at a time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 4096;
-/// Between two attempts to accept when the machine has run out of something.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection's number since the process started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,37 +32,23 @@ pub(crate) type OnClose = Arc<dyn Fn(ConnectionId) + Send + Sync>;
 
 /// An accepted connection.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     id: ConnectionId,
     on_close: OnClose,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Accepts connections for ever. One that cannot be accepted is no reason to stop.
-pub(crate) fn accept(
-    listener: TcpListener,
-    clock: Arc<dyn Clock>,
-    on_close: OnClose,
-) -> impl Stream<Item = io::Result<Connection>> {
+/// Accepts connections for ever.
+pub(crate) fn accept(incoming: Incoming, on_close: OnClose) -> impl Stream<Item = io::Result<Connection>> {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let next_id = AtomicU64::new(1);
-    unfold((listener, next_id), move |(listener, next_id)| {
-        let (slots, clock, on_close) = (slots.clone(), clock.clone(), on_close.clone());
+    unfold((incoming, next_id), move |(mut incoming, next_id)| {
+        let (slots, on_close) = (slots.clone(), on_close.clone());
         async move {
             let permit = slots.acquire_owned().await.ok();
-            let stream = loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => break stream,
-                    Err(e) => {
-                        tracing::warn!(error = %e, "cannot accept a Flight connection");
-                        clock.sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            };
-            // Only latency suffers without it.
-            let _ = stream.set_nodelay(true);
+            let (stream, _) = incoming.accept().await;
             let id = ConnectionId(next_id.fetch_add(1, Ordering::Relaxed));
-            Some((Ok(Connection { stream, id, on_close, _permit: permit }), (listener, next_id)))
+            Some((Ok(Connection { stream, id, on_close, _permit: permit }), (incoming, next_id)))
         }
     })
 }

@@ -18,24 +18,35 @@ pub(crate) const fn code_of(kind: ErrorKind) -> Code {
         ErrorKind::Serialization => Code::Aborted,
         ErrorKind::Unsupported => Code::Unimplemented,
         ErrorKind::Overloaded => Code::ResourceExhausted,
-        ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::Unavailable | ErrorKind::NotWriter => Code::Unavailable,
         // not Unavailable, which client libraries retry by themselves
         ErrorKind::OutcomeUnknown => Code::Unknown,
-        ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
+        ErrorKind::DeadlineExceeded | ErrorKind::QuorumTimeout | ErrorKind::Behind => Code::DeadlineExceeded,
         ErrorKind::Cancelled => Code::Cancelled,
         ErrorKind::Damaged | ErrorKind::NewerFormat => Code::DataLoss,
         ErrorKind::StoreRefused | ErrorKind::TokenReused | ErrorKind::TokenExpired => {
             Code::FailedPrecondition
         }
+        ErrorKind::Unauthenticated => Code::Unauthenticated,
+        ErrorKind::Forbidden => Code::PermissionDenied,
         ErrorKind::Internal => Code::Internal,
     }
 }
 
-/// An error as the client gets it: code, message as it is, and the trailer `tandem-error` where the kind has a code.
+/// An error as the client gets it: code, message as it is, the trailer `tandem-error` where the kind has a code, and
+/// what else the error has to say to programs.
 pub(crate) fn to_status(error: &Error) -> Status {
     let mut status = Status::new(code_of(error.kind()), clipped(error.message()));
     if let Some(code) = error.kind().code() {
         status.metadata_mut().insert("tandem-error", MetadataValue::from_static(code));
+    }
+    let seq = error.seq().map(|seq| ("tandem-seq", seq.to_string()));
+    let writer = error.writer().map(|writer| ("tandem-writer", writer.to_owned()));
+    for (name, value) in seq.into_iter().chain(writer) {
+        // An address that cannot be a header is of no use to the client either.
+        if let Ok(value) = MetadataValue::try_from(value) {
+            status.metadata_mut().insert(name, value);
+        }
     }
     status
 }
@@ -97,6 +108,8 @@ fn clipped(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tandem_types::Seq;
+
     use super::*;
 
     #[test]
@@ -109,6 +122,9 @@ mod tests {
             (ErrorKind::Damaged, Code::DataLoss, Some("damaged")),
             (ErrorKind::TokenReused, Code::FailedPrecondition, Some("token-reused")),
             (ErrorKind::TokenExpired, Code::FailedPrecondition, Some("token-expired")),
+            (ErrorKind::NotWriter, Code::Unavailable, Some("not-writer")),
+            (ErrorKind::QuorumTimeout, Code::DeadlineExceeded, Some("quorum-timeout")),
+            (ErrorKind::Behind, Code::DeadlineExceeded, Some("behind")),
             (ErrorKind::NotFound, Code::NotFound, None),
             (ErrorKind::InvalidInput, Code::InvalidArgument, None),
         ];
@@ -119,6 +135,18 @@ mod tests {
             let found = status.metadata().get("tandem-error").map(|v| v.to_str().unwrap().to_owned());
             assert_eq!(found.as_deref(), trailer, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn details_become_trailers() {
+        let error =
+            Error::quorum_timeout("committed at 7").with_seq(Seq(7)).with_writer("http://a:1,http://b:2");
+        let status = to_status(&error);
+        let trailer = |name: &str| status.metadata().get(name).map(|v| v.to_str().unwrap().to_owned());
+        assert_eq!(trailer("tandem-seq").as_deref(), Some("7"));
+        assert_eq!(trailer("tandem-writer").as_deref(), Some("http://a:1,http://b:2"));
+        let odd = to_status(&Error::not_writer("x").with_writer("a\nb"));
+        assert!(odd.metadata().get("tandem-writer").is_none() && odd.metadata().get("tandem-seq").is_none());
     }
 
     #[test]

@@ -1,19 +1,35 @@
 //! Request headers that begin with `tandem-`. All others are somebody else's and ignored.
 
+use std::time::Duration;
+
 use arrow_ipc::CompressionType;
 use tandem_manifest::SchemaPolicy;
-use tandem_types::{Error, Result};
+use tandem_sql::{Ack, ClientToken, parse_read, parse_seq};
+use tandem_types::{Error, Result, Seq, parse_duration};
 use tonic::metadata::{KeyRef, MetadataMap};
 
 /// Understood by later parts of the design.
-const RESERVED: &[&str] =
-    &["tandem-token", "tandem-ack", "tandem-ack-timeout", "tandem-min-seq", "tandem-read", "tandem-as-of"];
+const RESERVED: &[&str] = &["tandem-as-of"];
 
-const KNOWN: &str = "tandem-schema, tandem-types, tandem-compression";
+const KNOWN: &str = "tandem-token, tandem-ack, tandem-ack-timeout, tandem-min-seq, tandem-read, tandem-schema, \
+                     tandem-types, tandem-compression";
 
-/// What a request's headers ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Kept back from a request's deadline, at most: an answer that leaves at the deadline arrives after it.
+const WAY_BACK: Duration = Duration::from_millis(100);
+
+/// What a request's headers ask for. What they do not say is for the session to decide.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RequestOptions {
+    /// Of a write. A plain DoPut makes one for each of its batches from it.
+    pub token: Option<ClientToken>,
+    pub ack: Option<Ack>,
+    pub ack_timeout: Option<Duration>,
+    /// The state that a read must see.
+    pub min_seq: Option<Seq>,
+    /// Whether a read must see what other nodes committed before it.
+    pub latest: Option<bool>,
+    /// When an answer must leave, from the request's arrival on.
+    pub deadline: Option<Duration>,
     /// What an append may do to its table; without the header the session decides.
     pub schema: Option<SchemaPolicy>,
     /// Compression of the record batches sent.
@@ -28,6 +44,9 @@ impl RequestOptions {
                 KeyRef::Ascii(name) => name.as_str(),
                 KeyRef::Binary(name) => name.as_str(),
             };
+            if name == "grpc-timeout" {
+                options.deadline = metadata.get(name).and_then(|v| grpc_timeout(v.to_str().ok()?));
+            }
             if !name.starts_with("tandem-") {
                 continue;
             }
@@ -41,7 +60,13 @@ impl RequestOptions {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let wrong = |error: Error| error.context(format!("header {name:?} is {value:?}"));
         match name {
+            "tandem-token" => self.token = Some(ClientToken::parse(value).map_err(wrong)?),
+            "tandem-ack" => self.ack = Some(Ack::parse(value).map_err(wrong)?),
+            "tandem-ack-timeout" => self.ack_timeout = Some(parse_duration(value).map_err(wrong)?),
+            "tandem-min-seq" => self.min_seq = Some(parse_seq(value).map_err(wrong)?),
+            "tandem-read" => self.latest = Some(parse_read(value).map_err(wrong)?),
             "tandem-schema" => self.schema = Some(schema_policy(value)?),
             "tandem-compression" => {
                 self.compression = match value {
@@ -64,6 +89,22 @@ impl RequestOptions {
         }
         Ok(())
     }
+}
+
+/// gRPC's deadline, less the way back; `None` for what is none, which is not ours to refuse.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = Some(number).filter(|n| n.len() <= 8)?.parse().ok()?;
+    let timeout = match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    };
+    Some(timeout - WAY_BACK.min(timeout / 5))
 }
 
 fn schema_policy(value: &str) -> Result<SchemaPolicy> {
@@ -105,6 +146,49 @@ mod tests {
         assert_eq!(options.schema, Some(SchemaPolicy::Add));
         assert_eq!(options.compression, Some(CompressionType::LZ4_FRAME));
         assert_eq!(parse(&[("tandem-types", "plain")]).unwrap(), RequestOptions::default());
+    }
+
+    #[test]
+    fn writes_and_reads_say_what_they_want() {
+        let options = parse(&[
+            ("tandem-token", "job 7"),
+            ("tandem-ack", "quorum(2)"),
+            ("tandem-ack-timeout", "250ms"),
+            ("tandem-min-seq", "12"),
+            ("tandem-read", "latest"),
+            ("grpc-timeout", "2S"),
+        ])
+        .unwrap();
+        let expected = RequestOptions {
+            token: Some(ClientToken::parse("job 7").unwrap()),
+            ack: Some(Ack::Quorum(2)),
+            ack_timeout: Some(Duration::from_millis(250)),
+            min_seq: Some(Seq(12)),
+            latest: Some(true),
+            deadline: Some(Duration::from_millis(1900)),
+            ..RequestOptions::default()
+        };
+        assert_eq!(options, expected);
+        assert_eq!(parse(&[("grpc-timeout", "50m")]).unwrap().deadline, Some(Duration::from_millis(40)));
+        for none in ["", "S", "5", "123456789S", "1x", "\u{20}S"] {
+            assert_eq!(grpc_timeout(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_named_with_their_header() {
+        for (name, value) in [
+            ("tandem-token", ""),
+            ("tandem-ack", "all"),
+            ("tandem-ack-timeout", "5"),
+            ("tandem-min-seq", "-3"),
+            ("tandem-read", "newest"),
+        ] {
+            let error = parse(&[(name, value)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");
+            assert!(error.message().starts_with(&format!("header {name:?} is {value:?}")), "{error}");
+        }
+        assert_eq!(parse(&[("tandem-ack", "local")]).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     #[test]

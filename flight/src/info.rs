@@ -27,12 +27,12 @@ impl State {
         match command(&descriptor.cmd)? {
             Command::CommandStatementQuery(query) => {
                 no_transaction(query.transaction_id.as_deref())?;
-                let prepared = caller.session.prepare(&query.query).await?;
-                self.statement_info(&prepared, None, descriptor).await
+                let prepared = caller.prepare(&query.query).await?;
+                self.statement_info(caller, &prepared, None, descriptor).await
             }
             Command::CommandPreparedStatementQuery(query) => {
                 let (_, statement) = self.statement(&query.prepared_statement_handle)?;
-                self.statement_info(&statement.prepared, statement.bound, descriptor).await
+                self.statement_info(caller, &statement.prepared, statement.bound, descriptor).await
             }
             other => {
                 let schema = schema_message(&catalog::schema(&other)?)?;
@@ -62,7 +62,7 @@ impl State {
             return Ok(caller.prepare_table(&name).await?.schema());
         }
         let prepared = match command(&descriptor.cmd)? {
-            Command::CommandStatementQuery(query) => caller.session.prepare(&query.query).await?,
+            Command::CommandStatementQuery(query) => caller.prepare(&query.query).await?,
             Command::CommandPreparedStatementQuery(query) => {
                 self.statement(&query.prepared_statement_handle)?.1.prepared
             }
@@ -78,6 +78,7 @@ impl State {
         match command(&ticket.ticket)? {
             Command::TicketStatementQuery(query) => self.read_handle(caller, &query.statement_handle).await,
             other => {
+                caller.session.settle(&caller.reading()).await?;
                 let batch = catalog::rows(caller, other).await?;
                 let schema = batch.schema();
                 let batches = futures::stream::iter([Ok(batch)]).boxed();

@@ -16,7 +16,7 @@ use crate::declared::{declared_schema, to_declared};
 use crate::decode::BatchReader;
 use crate::info::no_transaction;
 use crate::put::INGEST_ROWS;
-use crate::query::{signed, with_seq};
+use crate::query::{signed, written};
 use crate::state::{Caller, Reply, State};
 
 /// Runs an ingestion; the number of rows.
@@ -44,7 +44,9 @@ pub(crate) async fn ingest(
     let Some(sent) = rows.schema().await? else {
         return Err(Error::invalid(format!("the rows for table {table} come without a schema")));
     };
-    if mode == Mode::ReplaceExisting {
+    let options = caller.session.write_options(caller.writing());
+    // What was committed under a token before is answered so, whatever became of its table since.
+    if mode == Mode::ReplaceExisting && options.token.is_none() {
         state.engine.database().snapshot().require(&table)?;
     }
     let schema = Arc::new(declared_schema(&sent));
@@ -54,12 +56,13 @@ pub(crate) async fn ingest(
         create: mode.create(&schema, request.options)?,
         schema,
         queued: None,
+        options,
     };
     let stream = row_stream(rows, &append);
     let receipt = state.engine.database().append(append, stream).await?;
     caller.session.wrote(receipt.seq);
     metrics::counter!(INGEST_ROWS, "via" => "ingest").increment(receipt.rows);
-    Ok(with_seq(signed(receipt.rows), receipt.seq))
+    Ok(written(signed(receipt.rows), &receipt.into()))
 }
 
 /// The batches, one by one as they arrive, in the declared types.

@@ -8,10 +8,10 @@ use arrow::array::{
 use arrow_schema::{Field, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tandem_types::{Error, Result};
+use tandem_types::{Error, Result, Seq};
 
 /// Keys that later parts of the design define.
-const RESERVED: &[&str] = &["changes", "as_of", "min_seq", "database", "sql_query", "query_type"];
+const RESERVED: &[&str] = &["changes", "as_of", "database", "sql_query", "query_type"];
 
 /// What a ticket asks to read.
 #[derive(Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub(crate) struct ReadRequest {
     pub sql: String,
     /// One row, by position.
     pub params: Option<RecordBatch>,
+    /// The state that must be seen at least.
+    pub min_seq: Option<Seq>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -32,6 +34,8 @@ struct JsonTicket {
     table: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     columns: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_seq: Option<u64>,
 }
 
 /// Whether a ticket is JSON: no protobuf message of Flight SQL begins with a brace.
@@ -48,11 +52,13 @@ pub(crate) fn parse(ticket: &[u8]) -> Result<ReadRequest> {
         return Err(Error::unsupported(format!("tickets with {key:?} are not supported yet")));
     }
     match serde_json::from_value(value).map_err(|e| bad(&e))? {
-        JsonTicket { sql: Some(sql), params, table: None, columns: None } => {
-            Ok(ReadRequest { sql, params: params.map(|p| row(&p)).transpose()?.flatten() })
+        JsonTicket { sql: Some(sql), params, table: None, columns: None, min_seq } => {
+            let params = params.map(|p| row(&p)).transpose()?.flatten();
+            Ok(ReadRequest { sql, params, min_seq: min_seq.map(Seq) })
         }
-        JsonTicket { sql: None, params: None, table: Some(table), columns } => {
-            Ok(ReadRequest { sql: select(&name_parts(&table)?, columns.as_deref())?, params: None })
+        JsonTicket { sql: None, params: None, table: Some(table), columns, min_seq } => {
+            let sql = select(&name_parts(&table)?, columns.as_deref())?;
+            Ok(ReadRequest { sql, params: None, min_seq: min_seq.map(Seq) })
         }
         _ => Err(bad(&"it needs either \"sql\" (and \"params\") or \"table\" (and \"columns\")")),
     }
@@ -183,6 +189,8 @@ mod tests {
             request.params.unwrap().schema().fields().iter().map(|f| f.data_type().to_string()).collect();
         assert_eq!(types, ["Int64", "UInt64", "Float64", "Utf8", "Boolean", "Null"]);
         assert_eq!(parse(br#"{"sql":"SELECT 1","params":[]}"#).unwrap().params, None);
+        assert_eq!(parse(br#"{"sql":"SELECT 1","min_seq":7}"#).unwrap().min_seq, Some(Seq(7)));
+        assert_eq!(parse(br#"{"table":"t","min_seq":8}"#).unwrap().min_seq, Some(Seq(8)));
     }
 
     #[test]
@@ -205,6 +213,7 @@ mod tests {
             (r#"{"table":"a.b.c"}"#, ErrorKind::InvalidInput, "a.b.c"),
             (r#"{"table":"\"a"}"#, ErrorKind::InvalidInput, "no table name"),
             (r#"{"table":"t","columns":[]}"#, ErrorKind::InvalidInput, "empty"),
+            (r#"{"sql":"x","min_seq":-1}"#, ErrorKind::InvalidInput, "wrong"),
             (r#"{"sql":"x","as_of":{"seq":1}}"#, ErrorKind::Unsupported, "as_of"),
             (r#"{"changes":{"table":null}}"#, ErrorKind::Unsupported, "changes"),
             (r#"{"sql":"#, ErrorKind::InvalidInput, "wrong"),

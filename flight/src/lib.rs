@@ -5,6 +5,8 @@
 //! - A statement that changes something runs exactly once, when its `FlightInfo` is asked for or its DoPut arrives, never
 //!   in DoGet: clients do not wait for rows they do not need.
 //! - The schema in a `FlightInfo`, in GetSchema, in a prepared statement and in the stream is the same one.
+//! - What a header asks of a write or a read is done or refused, never left out: a token commits once, a level of
+//!   acknowledgement is reached or the answer names the commit, a state that is demanded is seen.
 //! - A ticket needs neither the session nor the prepared statement it came from, until it expires.
 //! - Bytes of a client are checked before they are decoded; a request that fails, or panics, fails alone.
 //! - Errors become gRPC codes in one table, and their sentences reach the client as they are.
@@ -17,12 +19,14 @@
 
 mod actions;
 mod append;
+mod auth;
 mod catalog;
 mod connection;
 mod declared;
 mod decode;
 mod encode;
 mod errors;
+mod exchange;
 mod expiring;
 mod headers;
 mod info;
@@ -44,6 +48,8 @@ use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::future::{Either, select};
+use tandem_access::{Access, Incoming};
+use tandem_client::tail::TailService;
 use tandem_env::{Clock, SystemChance, SystemClock};
 use tandem_sql::Engine;
 use tandem_types::{Error, Result};
@@ -77,6 +83,8 @@ pub struct FlightConfig {
     pub put_bytes_in_flight: usize,
     /// How long requests may go on after shutdown was asked for.
     pub drain: Duration,
+    /// Whom it serves, and over which wire.
+    pub access: Access,
 }
 
 impl Default for FlightConfig {
@@ -93,6 +101,7 @@ impl Default for FlightConfig {
             put_batches_in_flight: 64,
             put_bytes_in_flight: 32 << 20,
             drain: Duration::from_secs(10),
+            access: Access::default(),
         }
     }
 }
@@ -104,6 +113,8 @@ pub struct NodeInfo {
     pub node_id: String,
     /// What the action `tandem.Status` answers.
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// What the node does for its followers; `None`: it cannot be followed.
+    pub tail: Option<TailService>,
 }
 
 impl fmt::Debug for NodeInfo {
@@ -129,7 +140,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 ///
-/// `Unavailable` if the listener cannot be served.
+/// `Unavailable` if the listener cannot be served, `InvalidInput` if its certificate cannot be used.
 pub async fn serve(
     listener: TcpListener,
     engine: Engine,
@@ -138,7 +149,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (max_message_bytes, drain) = (config.max_message_bytes, config.drain);
+    let (max_message_bytes, drain, access) = (config.max_message_bytes, config.drain, config.access.clone());
+    let incoming = Incoming::new(listener, access.tls.as_ref(), &["h2"], clock.clone())?;
     let state = Arc::new(State::new(engine, node, config, clock.clone(), Arc::new(SystemChance)));
     let service = FlightServiceServer::new(Service(state.clone()))
         .max_decoding_message_size(max_message_bytes)
@@ -156,8 +168,9 @@ pub async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(auth::layer(access, clock.clone()))
         .add_service(service)
-        .serve_with_incoming_shutdown(accept(listener, clock.clone(), on_close), async move {
+        .serve_with_incoming_shutdown(accept(incoming, on_close), async move {
             shutdown.await;
             // Nobody listens when the server has ended by itself.
             let _ = stopping.send(());

@@ -7,12 +7,12 @@ use tandem_types::{Error, Result};
 
 use crate::decode::BatchReader;
 use crate::messages::PreparedStatementResult;
-use crate::query::{record_count, run_update, with_seq};
+use crate::query::{record_count, run_update, written};
 use crate::state::{Caller, Reply, State, Statement, schema_message};
 
 impl State {
     pub async fn create_statement(&self, caller: &Caller, sql: &str) -> Result<PreparedStatementResult> {
-        let prepared = caller.session.prepare(sql).await?;
+        let prepared = caller.prepare(sql).await?;
         let is_query = prepared.is_query();
         let parameters = prepared.parameters();
         let result = PreparedStatementResult {
@@ -40,14 +40,19 @@ impl State {
     }
 
     /// Runs a prepared statement once per row of parameters: those of this stream, else those bound before.
-    pub async fn update_statement(&self, handle: &[u8], rows: &mut BatchReader) -> Result<Reply<i64>> {
+    pub async fn update_statement(
+        &self,
+        caller: &Caller,
+        handle: &[u8],
+        rows: &mut BatchReader,
+    ) -> Result<Reply<i64>> {
         let (_, statement) = self.statement(handle)?;
         let params = rows.collect(self.config.max_bound_bytes).await?.or(statement.bound);
         if params.as_ref().is_some_and(is_empty) {
             return Ok(Reply::from(0));
         }
-        let done = run_update(&statement.prepared, params).await?;
-        Ok(with_seq(record_count(done.rows), done.seq))
+        let done = run_update(caller, &statement.prepared, params).await?;
+        Ok(written(record_count(done.rows), &done))
     }
 
     pub fn close_statement(&self, handle: &[u8]) -> Result<()> {

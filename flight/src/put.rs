@@ -16,7 +16,7 @@ use crate::decode::BatchReader;
 use crate::errors::from_status;
 use crate::info::{command, no_transaction};
 use crate::ingest::ingest;
-use crate::query::{record_count, run_update, with_seq};
+use crate::query::{record_count, run_update, written};
 use crate::state::{Caller, Reply, State};
 
 /// Messages of a client.
@@ -39,10 +39,13 @@ pub(crate) async fn put(state: Arc<State>, caller: Caller, mut input: Input) -> 
     let input = futures::stream::iter([Ok(first)]).chain(input).boxed();
     let mut rows = BatchReader::new(input);
     if descriptor.r#type() == DescriptorType::Path {
+        caller.may_append()?;
         let table = caller.table_name(&descriptor.path)?;
         return append(state, &caller, table, rows).await;
     }
-    match command(&descriptor.cmd)? {
+    let command = command(&descriptor.cmd)?;
+    caller.may_put(&command)?;
+    match command {
         Command::CommandStatementUpdate(update) => Ok(counted(statement_update(&caller, update).await?)),
         Command::CommandStatementIngest(request) => {
             Ok(counted(ingest(&state, &caller, request, rows).await?))
@@ -52,7 +55,7 @@ pub(crate) async fn put(state: Arc<State>, caller: Caller, mut input: Input) -> 
             Ok(Reply::from(one(result.encode_to_vec())))
         }
         Command::CommandPreparedStatementUpdate(update) => {
-            Ok(counted(state.update_statement(&update.prepared_statement_handle, &mut rows).await?))
+            Ok(counted(state.update_statement(&caller, &update.prepared_statement_handle, &mut rows).await?))
         }
         Command::CommandStatementSubstraitPlan(_) => {
             Err(Error::unsupported("Substrait plans are not supported"))
@@ -63,9 +66,9 @@ pub(crate) async fn put(state: Arc<State>, caller: Caller, mut input: Input) -> 
 
 async fn statement_update(caller: &Caller, update: CommandStatementUpdate) -> Result<Reply<i64>> {
     no_transaction(update.transaction_id.as_deref())?;
-    let prepared = caller.session.prepare(&update.query).await?;
-    let done = run_update(&prepared, None).await?;
-    Ok(with_seq(record_count(done.rows), done.seq))
+    let prepared = caller.prepare(&update.query).await?;
+    let done = run_update(caller, &prepared, None).await?;
+    Ok(written(record_count(done.rows), &done))
 }
 
 fn counted(reply: Reply<i64>) -> Reply<PutStream> {

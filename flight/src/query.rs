@@ -5,8 +5,8 @@ use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
 use arrow_schema::{Schema, SchemaRef};
 use futures::stream::{BoxStream, StreamExt};
 use tandem_manifest::Table;
-use tandem_sql::{PlannedQuery, Prepared, UpdateResult, wire};
-use tandem_types::{Error, ErrorKind, Result, Seq, TableName};
+use tandem_sql::{Ack, PlannedQuery, Prepared, UpdateResult, wire};
+use tandem_types::{Error, ErrorKind, Result, TableName};
 
 use crate::encode::encode;
 use crate::json_ticket;
@@ -20,15 +20,16 @@ impl State {
     /// clients do not wait for a DoGet whose rows they do not need.
     pub async fn statement_info(
         &self,
+        caller: &Caller,
         prepared: &Prepared,
         params: Option<RecordBatch>,
         descriptor: FlightDescriptor,
     ) -> Result<Reply<FlightInfo>> {
         if prepared.is_query() {
-            let planned = prepared.plan(params).await?;
+            let planned = prepared.plan_with(params, &caller.reading()).await?;
             return self.query_info(planned, descriptor);
         }
-        let done = run_update(prepared, params).await?;
+        let done = run_update(caller, prepared, params).await?;
         self.update_info(done, descriptor)
     }
 
@@ -48,9 +49,10 @@ impl State {
 
     fn update_info(&self, done: UpdateResult, descriptor: FlightDescriptor) -> Result<Reply<FlightInfo>> {
         let seq = done.seq;
+        let duplicate = if done.duplicate { ",\"duplicate\":true" } else { "" };
         let app_metadata = match done.rows {
-            Some(rows) => format!("{{\"seq\":{seq},\"rows\":{rows},\"exact\":true}}"),
-            None => format!("{{\"seq\":{seq}}}"),
+            Some(rows) => format!("{{\"seq\":{seq},\"rows\":{rows},\"exact\":true{duplicate}}}"),
+            None => format!("{{\"seq\":{seq}{duplicate}}}"),
         };
         let info = FlightInfo {
             schema: schema_message(&empty_schema())?,
@@ -61,14 +63,23 @@ impl State {
             ordered: true,
             app_metadata: app_metadata.into(),
         };
-        Ok(Reply::from(info).with("tandem-seq", seq))
+        Ok(written(info, &done))
     }
 
     /// The rows behind the handle of a `TicketStatementQuery`.
     pub async fn read_handle(&self, caller: &Caller, handle: &[u8]) -> Result<Reply<DataStream>> {
         let handle = handle_text("the ticket", handle)?;
         match self.held(&handle)? {
-            Held::Query(planned) => self.read(caller, &planned, Some(handle)).await,
+            Held::Query(planned) => {
+                let (seen, wanted) = (planned.snapshot_seq(), caller.options.min_seq);
+                if let Some(wanted) = wanted.filter(|wanted| *wanted > seen) {
+                    let message = format!(
+                        "the ticket reads the state at seq {seen}, and seq {wanted} is asked for: run the query again"
+                    );
+                    return Err(Error::behind(message).with_seq(seen));
+                }
+                self.read(caller, &planned, Some(handle)).await
+            }
             Held::Update(seq) => {
                 let nothing = encode(&empty_schema(), futures::stream::empty().boxed(), None)?;
                 Ok(Reply::from(nothing).with("tandem-seq", seq))
@@ -79,13 +90,15 @@ impl State {
     /// The rows of a JSON ticket.
     pub async fn read_json(&self, caller: &Caller, ticket: &[u8]) -> Result<Reply<DataStream>> {
         let request = json_ticket::parse(ticket)?;
-        let prepared = caller.session.prepare(&request.sql).await?;
+        let mut reading = caller.reading();
+        reading.min_seq = reading.min_seq.max(request.min_seq);
+        let prepared = caller.session.prepare_with(&request.sql, &reading).await?;
         if !prepared.is_query() {
             return Err(Error::invalid(
                 "a ticket can only read; statements that change something go through GetFlightInfo or DoPut",
             ));
         }
-        let planned = prepared.plan(request.params).await?;
+        let planned = prepared.plan_with(request.params, &reading).await?;
         self.read(caller, &planned, None).await
     }
 
@@ -112,7 +125,7 @@ impl State {
         descriptor: FlightDescriptor,
     ) -> Result<Reply<FlightInfo>> {
         let name = caller.table_name(&descriptor.path)?;
-        let planned = caller.prepare_table(&name).await?.plan(None).await?;
+        let planned = caller.prepare_table(&name).await?.plan_with(None, &caller.reading()).await?;
         let reply = self.query_info(planned, descriptor)?;
         let manifest = self.engine.database().snapshot();
         Ok(match manifest.table_named(&name) {
@@ -122,7 +135,8 @@ impl State {
     }
 
     /// All tables, with tickets that name them and so never expire.
-    pub fn table_infos(&self) -> Result<Vec<FlightInfo>> {
+    pub async fn table_infos(&self, caller: &Caller) -> Result<Vec<FlightInfo>> {
+        caller.session.settle(&caller.reading()).await?;
         let manifest = self.engine.database().snapshot();
         manifest.named_tables().map(table_info).collect()
     }
@@ -162,15 +176,26 @@ impl Caller {
 
     /// The query that reads a whole table.
     pub async fn prepare_table(&self, name: &TableName) -> Result<Prepared> {
-        self.session.prepare(&json_ticket::select(&[name.schema.clone(), name.table.clone()], None)?).await
+        let sql = json_ticket::select(&[name.schema.clone(), name.table.clone()], None)?;
+        self.prepare(&sql).await
+    }
+
+    /// Prepares a statement on a state that is what the request demands.
+    pub async fn prepare(&self, sql: &str) -> Result<Prepared> {
+        self.session.prepare_with(sql, &self.reading()).await
     }
 }
-/// Runs a statement that changes something, once per row of parameters.
-pub(crate) async fn run_update(prepared: &Prepared, params: Option<RecordBatch>) -> Result<UpdateResult> {
+/// Runs a statement that changes something, once per row of parameters, if the caller may.
+pub(crate) async fn run_update(
+    caller: &Caller,
+    prepared: &Prepared,
+    params: Option<RecordBatch>,
+) -> Result<UpdateResult> {
     if prepared.is_query() {
         return Err(Error::invalid("the statement returns rows: run it as a query"));
     }
-    prepared.update(params).await
+    caller.may_run(prepared)?;
+    prepared.update_with(params, caller.writing(), &caller.reading()).await
 }
 
 /// Rows as Flight counts them; -1: not counted.
@@ -186,7 +211,13 @@ pub(crate) fn empty_schema() -> SchemaRef {
     SchemaRef::new(Schema::empty())
 }
 
-/// Header pairs of a finished write.
-pub(crate) fn with_seq<T>(reply: T, seq: Seq) -> Reply<T> {
-    Reply::from(reply).with("tandem-seq", seq)
+/// An answer with the headers of a finished write.
+pub(crate) fn written<T>(reply: T, done: &UpdateResult) -> Reply<T> {
+    let acked = match done.acked {
+        Ack::Store => "store".to_owned(),
+        // The wait ends when the last one of them has it.
+        Ack::Quorum(k) => format!("quorum({k}/{k})"),
+    };
+    let reply = Reply::from(reply).with("tandem-seq", done.seq).with("tandem-acked", acked);
+    if done.duplicate { reply.with("tandem-duplicate", true) } else { reply }
 }

@@ -153,8 +153,8 @@ impl FlightService for Service {
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Answer<Self::HandshakeStream> {
         // Whatever the client says is welcome, and some say nothing: its messages are not waited for.
-        self.streaming("Handshake", request, |state, _, _| async move {
-            let bearer = state.sessions.mint_bearer();
+        self.streaming("Handshake", request, |state, caller, _| async move {
+            let bearer = state.sessions.mint_bearer(state.session_bearer(&caller.grant));
             let response = HandshakeResponse { protocol_version: 0, payload: bearer.clone().into() };
             let stream = futures::stream::iter([Ok(response)]).boxed();
             Ok(Reply::from(stream).with("authorization", format!("Bearer {bearer}")))
@@ -163,11 +163,11 @@ impl FlightService for Service {
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Answer<Self::ListFlightsStream> {
-        self.streaming("ListFlights", request, |state, _, criteria| async move {
+        self.streaming("ListFlights", request, |state, caller, criteria| async move {
             if !criteria.expression.is_empty() {
                 return Err(Error::unsupported("criteria of ListFlights are not supported"));
             }
-            let infos = state.table_infos()?;
+            let infos = state.table_infos(&caller).await?;
             Ok(futures::stream::iter(infos.into_iter().map(Ok)).boxed().into())
         })
         .await
@@ -211,8 +211,8 @@ impl FlightService for Service {
     }
 
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Answer<Self::DoExchangeStream> {
-        self.streaming("DoExchange", request, |_, _, _| async move {
-            Err(Error::unsupported("DoExchange is not supported yet"))
+        self.streaming("DoExchange", request, |state, caller, input| async move {
+            crate::exchange::exchange(state, caller, input.boxed()).await
         })
         .await
     }

@@ -51,9 +51,9 @@ impl Sessions {
         (SessionKey { key, has_cookie: false }, session)
     }
 
-    /// A new session behind a new bearer.
-    pub fn mint_bearer(&self) -> String {
-        let bearer = self.random();
+    /// A new session behind a new bearer: the one that `signed` is, or a random one where anybody is let in.
+    pub fn mint_bearer(&self, signed: Option<String>) -> String {
+        let bearer = signed.unwrap_or_else(|| self.random());
         self.create(&bearer_key(&bearer));
         bearer
     }

@@ -8,8 +8,9 @@ use arrow_flight::sql::ProstMessageExt;
 use arrow_flight::{FlightEndpoint, Ticket};
 use arrow_schema::SchemaRef;
 use prost::Message;
+use tandem_access::Grant;
 use tandem_env::{Chance, Clock};
-use tandem_sql::{Engine, PlannedQuery, Prepared, Session};
+use tandem_sql::{ACK_TIMEOUT, Engine, PlannedQuery, Prepared, ReadOptions, Session, WriteOptions};
 use tandem_types::{Error, Result, Seq};
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Extensions, Response};
@@ -49,9 +50,29 @@ pub(crate) struct Statement {
 
 /// Who asks, and what their headers say.
 pub(crate) struct Caller {
+    pub grant: Grant,
     pub session: Arc<Session>,
     pub key: SessionKey,
     pub options: RequestOptions,
+}
+
+impl Caller {
+    /// What a read of this request must see.
+    pub fn reading(&self) -> ReadOptions {
+        let RequestOptions { min_seq, latest, deadline, .. } = self.options;
+        self.session.read_options(min_seq, latest, deadline)
+    }
+
+    /// What this request says of its write; the session's own options are still to be added.
+    pub fn writing(&self) -> WriteOptions {
+        let timeout = self.options.ack_timeout.or_else(|| self.session.ack_timeout());
+        // Who waits past the client's deadline cannot say any more that the write is committed.
+        let ack_timeout = match self.options.deadline {
+            Some(deadline) => Some(timeout.unwrap_or(ACK_TIMEOUT).min(deadline)),
+            None => timeout,
+        };
+        WriteOptions { token: self.options.token.clone(), ack: self.options.ack, ack_timeout }
+    }
 }
 
 /// An answer, and the headers that go with it.
@@ -81,9 +102,16 @@ impl State {
     }
 
     pub fn caller(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Caller> {
+        let grant = crate::auth::grant(extensions)?;
         let options = RequestOptions::parse(metadata)?;
         let (key, session) = self.sessions.of(metadata, extensions.get::<ConnectionId>().copied());
-        Ok(Caller { session, key, options })
+        Ok(Caller { grant, session, key, options })
+    }
+
+    /// What stands for the caller's token from now on; `None` where no token was needed.
+    pub fn session_bearer(&self, grant: &Grant) -> Option<String> {
+        let tokens = self.config.access.tokens.as_ref()?;
+        tokens.session_bearer(grant, self.chance.next_u128(), self.clock.now_micros())
     }
 
     /// A handle that nobody can guess by accident.

@@ -22,6 +22,7 @@ pub(crate) fn catalog_list(engine: &Engine, snapshot: &Arc<Manifest>) -> Arc<dyn
             Arc::clone(engine.database()),
             Arc::clone(engine.registry()),
             Arc::clone(snapshot),
+            engine.io().clone(),
         ),
         context: Arc::new(ScanContext::new(engine)),
         snapshot: Arc::clone(snapshot),

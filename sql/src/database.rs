@@ -14,18 +14,44 @@ use tandem_manifest::{Manifest, SchemaPolicy, Step, TableSpec, TailSection};
 use tandem_types::{Result, Seq, TableId, TableName};
 use tokio::sync::Notify;
 
+use crate::options::{Ack, ReadOptions, WriteOptions};
+
 /// A running database, as SQL sees it.
 #[async_trait]
 pub trait Database: Debug + Send + Sync + 'static {
     /// The newest applied state. A query pins one and reads all its tables from it.
     fn snapshot(&self) -> Arc<Manifest>;
 
-    /// Commits the steps as one transaction and returns once it is durable and applied here.
-    /// `base` is the seq of the snapshot that the statement was formed on.
-    async fn submit(&self, base: Seq, steps: Vec<Step>) -> Result<Receipt>;
+    /// Returns once [`snapshot`](Self::snapshot) is what the read demands.
+    ///
+    /// # Errors
+    ///
+    /// `Behind`, naming the seq wanted and the seq applied, if it is not within the time allowed.
+    async fn settle(&self, read: &ReadOptions) -> Result<()>;
+
+    /// Commits the steps as one transaction and returns once it is durable, applied here, and acknowledged as the
+    /// options ask. `base` is the seq of the snapshot that the statement was formed on.
+    ///
+    /// # Errors
+    ///
+    /// `TokenReused` if the token stands for another write. `QuorumTimeout`, with the commit's seq, if it was
+    /// committed and too few nodes said in time that they applied it.
+    async fn submit(&self, base: Seq, steps: Vec<Step>, options: WriteOptions) -> Result<Receipt>;
+
+    /// What the write under this token answered, if the state applied here knows it: then there is no need to do the work
+    /// again. `None`, too, without a token.
+    ///
+    /// # Errors
+    ///
+    /// As [`submit`](Self::submit).
+    async fn repeated(&self, options: &WriteOptions) -> Result<Option<Receipt>>;
 
     /// Appends a stream of rows as one transaction: nothing is visible before its end, and nothing at all
     /// if it fails. Memory is bounded whatever the stream's length.
+    ///
+    /// # Errors
+    ///
+    /// As [`submit`](Self::submit), and whatever the stream yields.
     async fn append(&self, request: AppendRequest, rows: RowStream) -> Result<Receipt>;
 
     /// The rows of a tail section, all partitions of it, with the section's own field order and types;
@@ -50,6 +76,9 @@ pub trait Database: Debug + Send + Sync + 'static {
 
     /// Settings of this node only, for `system.settings`.
     fn node_settings(&self) -> Vec<NodeSetting>;
+
+    /// The nodes of the database as far as this one has heard of them, itself included, for `system.nodes`.
+    fn nodes(&self) -> Vec<NodeRow>;
 }
 
 /// A stream of rows on their way into a table.
@@ -66,6 +95,7 @@ pub struct AppendRequest {
     pub create: Option<CreateTable>,
     /// Told once the transaction has its place in the queue: who wants its appends in order waits for it before the next.
     pub queued: Option<Arc<Notify>>,
+    pub options: WriteOptions,
 }
 
 /// A table to be created together with its first rows.
@@ -79,12 +109,16 @@ pub struct CreateTable {
 }
 
 /// What a commit answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Receipt {
     /// Where it is in the log; for a statement that had nothing to do, the state it found.
     pub seq: Seq,
     /// Rows written.
     pub rows: u64,
+    /// Its token had been committed before: seq and rows are those of the first time.
+    pub duplicate: bool,
+    /// The level that was reached.
+    pub acked: Ack,
 }
 
 /// The decoded rows of a section.
@@ -97,4 +131,24 @@ pub struct NodeSetting {
     pub value: String,
     pub default: String,
     pub description: &'static str,
+}
+
+/// A row of `system.nodes`. What is not known is `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeRow {
+    pub node_id: String,
+    /// Where others reach it.
+    pub address: Option<String>,
+    /// `writer`, `replica` or `primary`.
+    pub role: String,
+    pub epoch: u64,
+    pub applied_seq: Seq,
+    /// How far it is behind the newest commit known here.
+    pub lag_commits: Option<u64>,
+    pub lag_rows: Option<u64>,
+    pub lag_bytes: Option<u64>,
+    pub lag_seconds: Option<f64>,
+    pub version: String,
+    /// Microseconds since 1970.
+    pub last_heartbeat: Option<i64>,
 }

@@ -7,6 +7,9 @@
 //! - columns are bound by id: a renamed column keeps its values, and a column that was dropped and added
 //!   again under its old name does not get the old one's;
 //! - one function, [`wire::wire_schema`], decides how a result looks outside, and every batch of it looks so;
+//! - a query sees at least the state that it demands, or fails: it never reads an older one in silence;
+//! - a token, and how a write is acknowledged, go with every statement that writes; what the statement was is told by a
+//!   digest of its text and parameters;
 //! - a query that panics, runs out of memory or is cancelled ends alone; the process goes on.
 //!
 //! Words:
@@ -23,10 +26,12 @@
 
 mod catalog;
 mod database;
+mod digest;
 mod engine;
 mod error;
 mod io;
 pub mod meta;
+mod options;
 mod params;
 mod prepared;
 mod queries;
@@ -43,8 +48,14 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use database::{AppendRequest, CreateTable, Database, NodeSetting, Receipt, RowStream, SectionRows};
+pub use database::{
+    AppendRequest, CreateTable, Database, NodeRow, NodeSetting, Receipt, RowStream, SectionRows,
+};
+pub use digest::AppendDigest;
 pub use engine::{Engine, EngineConfig};
+pub use options::{
+    ACK_TIMEOUT, Ack, ClientToken, READ_DEADLINE, ReadOptions, WriteOptions, parse_read, parse_seq,
+};
 pub use prepared::{Prepared, UpdateResult};
 pub use queries::QueryRegistry;
 pub use running::{PlannedQuery, RunningQuery};

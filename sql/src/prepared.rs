@@ -12,7 +12,10 @@ use datafusion::sql::parser::Statement as SqlStatement;
 use tandem_manifest::{Manifest, Step};
 use tandem_types::{Error, Result, Seq, TableName};
 
+use crate::database::Receipt;
+use crate::digest::statement_digest;
 use crate::error::IntoTandem;
+use crate::options::{Ack, ReadOptions, WriteOptions};
 use crate::params::{Parameters, row_values};
 use crate::running::{Planned, PlannedQuery, physical_plan};
 use crate::session::Session;
@@ -84,25 +87,72 @@ pub struct UpdateResult {
     pub seq: Seq,
     /// Rows written; `None` for statements that write no rows.
     pub rows: Option<u64>,
+    /// The write had been committed before under its token: seq and rows are those of the first time.
+    pub duplicate: bool,
+    /// The level at which it was acknowledged.
+    pub acked: Ack,
+}
+
+impl UpdateResult {
+    /// Of a statement that committed nothing.
+    pub(crate) fn nothing(seq: Seq, rows: Option<u64>) -> Self {
+        Self { seq, rows, duplicate: false, acked: Ack::Store }
+    }
+
+    /// Of one that commits, and writes no rows to be counted.
+    fn uncounted(receipt: Receipt) -> Self {
+        Self { rows: None, ..receipt.into() }
+    }
+}
+
+impl From<Receipt> for UpdateResult {
+    fn from(receipt: Receipt) -> Self {
+        let Receipt { seq, rows, duplicate, acked } = receipt;
+        Self { seq, rows: Some(rows), duplicate, acked }
+    }
 }
 
 impl Prepared {
-    pub(crate) async fn new(session: Arc<Session>, sql: &str) -> Result<Self> {
+    pub(crate) async fn new(session: Arc<Session>, sql: &str, read: &ReadOptions) -> Result<Self> {
         let engine = session.engine().clone();
         let text: Arc<str> = sql.into();
-        let work = {
-            let (session, text) = (Arc::clone(&session), Arc::clone(&text));
-            async move { analyse(&session, &text).await }
-        };
         let limit = engine.config().planning_limit;
-        let (kind, parameters, schema) =
-            engine.runtime().run_within(limit, "planning the statement", work).await?;
+        let what = "planning the statement";
+        // Waiting is done between the two steps, on no thread of the queries and on no account of the planning; a
+        // statement that reads nothing, such as the SET that takes an option back, does not wait.
+        let parsing = {
+            let (session, text) = (Arc::clone(&session), Arc::clone(&text));
+            async move { one_statement(&session, &text) }
+        };
+        let analysed = if read.demands_more_than(engine.database().snapshot().seq()) {
+            let statement = engine.runtime().run_within(limit, what, parsing).await?;
+            if reads(&statement) {
+                session.settle(read).await?;
+            }
+            let work = {
+                let session = Arc::clone(&session);
+                async move { analyse(&session, statement).await }
+            };
+            engine.runtime().run_within(limit, what, work).await?
+        } else {
+            let work = {
+                let session = Arc::clone(&session);
+                async move { analyse(&session, parsing.await?).await }
+            };
+            engine.runtime().run_within(limit, what, work).await?
+        };
+        let (kind, parameters, schema) = analysed;
         Ok(Self { session, sql: text, kind: Arc::new(kind), parameters, schema })
     }
 
     /// Whether it yields rows, by [`plan`](Self::plan); all else runs in [`update`](Self::update).
     pub fn is_query(&self) -> bool {
         matches!(*self.kind, Kind::Query(_) | Kind::Setting(_))
+    }
+
+    /// Whether it concerns nothing and nobody but its own session: it reads, or sets an option.
+    pub fn only_for_its_session(&self) -> bool {
+        matches!(*self.kind, Kind::Query(_) | Kind::Setting(_) | Kind::Set { .. })
     }
 
     /// The text it was made of.
@@ -124,16 +174,29 @@ impl Prepared {
         self.parameters.schema()
     }
 
-    /// Binds a query to the newest snapshot and to parameters: columns by position, one run per row.
+    /// As [`plan_with`](Self::plan_with), reading as the session's options say.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if it is no query, or if the parameters do not fit.
+    /// The same.
     pub async fn plan(&self, params: Option<RecordBatch>) -> Result<PlannedQuery> {
+        self.plan_with(params, &self.session.read_options(None, None, None)).await
+    }
+
+    /// Binds a query to the newest snapshot, which is what the read demands, and to parameters: columns by position,
+    /// one run per row.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if it is no query, or if the parameters do not fit; `Behind` if the state does not come in time.
+    pub async fn plan_with(&self, params: Option<RecordBatch>, read: &ReadOptions) -> Result<PlannedQuery> {
         if !self.is_query() {
             return Err(Error::invalid("the statement yields no rows: it is no query"));
         }
         let bound = self.parameters.bind(params)?;
+        if matches!(*self.kind, Kind::Query(_)) {
+            self.session.settle(read).await?;
+        }
         let this = self.clone();
         let engine = self.session.engine();
         let work = async move { this.plan_bound(bound).await };
@@ -181,52 +244,110 @@ impl Prepared {
         Ok(planned.into())
     }
 
+    /// As [`update_with`](Self::update_with), with nothing but the session's options.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub async fn update(&self, params: Option<RecordBatch>) -> Result<UpdateResult> {
+        let read = self.session.read_options(None, None, None);
+        self.update_with(params, WriteOptions::default(), &read).await
+    }
+
     /// Runs a statement that is no query, exactly once; one that inserts, once for each row of parameters,
-    /// all in one transaction.
+    /// all in one transaction. What the request does not say of its write, the session's options say; the digest of its
+    /// token is made here.
     ///
     /// # Errors
     ///
     /// `InvalidInput` if it is a query or the parameters do not fit; all that the database answers.
-    pub async fn update(&self, params: Option<RecordBatch>) -> Result<UpdateResult> {
+    pub async fn update_with(
+        &self,
+        params: Option<RecordBatch>,
+        request: WriteOptions,
+        read: &ReadOptions,
+    ) -> Result<UpdateResult> {
         let bound = self.parameters.bind(params)?;
         let session = &self.session;
         let database = session.engine().database();
-        let receipt = match self.kind.as_ref() {
+        let now = || database.snapshot().seq();
+        let done = match self.kind.as_ref() {
             Kind::Query(_) | Kind::Setting(_) => {
                 return Err(Error::invalid("the statement is a query: it changes nothing"));
             }
-            Kind::Insert(insert) => insert.run(session, &self.sql, bound).await?,
-            Kind::CreateAs(create) => create.run(session, &self.sql, bound).await?,
-            Kind::Steps(steps) => {
-                let base = database.snapshot().seq();
-                UpdateResult { seq: database.submit(base, steps.clone()).await?.seq, rows: None }
-            }
-            Kind::Optimize(table) => UpdateResult { seq: database.optimize(table).await?.seq, rows: None },
-            Kind::Checkpoint => return Ok(UpdateResult { seq: database.checkpoint().await?, rows: None }),
+            Kind::Checkpoint => return Ok(UpdateResult::nothing(database.checkpoint().await?, None)),
             Kind::Cancel(id) => {
                 if !session.engine().cancel(id) {
                     return Err(Error::not_found(format!("query {id:?} does not run")));
                 }
-                return Ok(UpdateResult { seq: database.snapshot().seq(), rows: None });
+                return Ok(UpdateResult::nothing(now(), None));
             }
             Kind::Set { name, value } => {
                 session.set_option(name, value.as_deref())?;
-                return Ok(UpdateResult { seq: database.snapshot().seq(), rows: None });
+                return Ok(UpdateResult::nothing(now(), None));
             }
+            Kind::Optimize(table) => UpdateResult::uncounted(database.optimize(table).await?),
+            Kind::Insert(_) | Kind::CreateAs(_) | Kind::Steps(_) => self.write(bound, request, read).await?,
         };
-        session.wrote(receipt.seq);
-        Ok(receipt)
+        session.wrote(done.seq);
+        Ok(done)
+    }
+
+    async fn write(
+        &self,
+        bound: Option<RecordBatch>,
+        request: WriteOptions,
+        read: &ReadOptions,
+    ) -> Result<UpdateResult> {
+        let (session, sql) = (&self.session, &self.sql);
+        let database = session.engine().database();
+        let mut options = session.write_options(request);
+        if let Some(token) = &mut options.token {
+            token.digest = statement_digest(&session.default_schema(), sql, bound.as_ref())?;
+            if let Some(receipt) = database.repeated(&options).await? {
+                let counted = !matches!(*self.kind, Kind::Steps(_));
+                return Ok(if counted { receipt.into() } else { UpdateResult::uncounted(receipt) });
+            }
+        }
+        match self.kind.as_ref() {
+            Kind::Insert(insert) => {
+                session.settle(read).await?;
+                insert.run(session, sql, bound, options).await
+            }
+            Kind::CreateAs(create) => {
+                session.settle(read).await?;
+                create.run(session, sql, bound, options).await
+            }
+            Kind::Steps(steps) => {
+                let base = database.snapshot().seq();
+                let receipt = database.submit(base, steps.clone(), options).await?;
+                Ok(UpdateResult::uncounted(receipt))
+            }
+            _ => Err(Error::internal("a statement that does not write was to write")),
+        }
     }
 }
 
-async fn analyse(session: &Arc<Session>, sql: &str) -> Result<(Kind, Parameters, SchemaRef)> {
+/// The one statement of a text.
+fn one_statement(session: &Session, sql: &str) -> Result<Statement> {
     let limits = &session.engine().config().limits;
     let mut statements = parse(sql, &session.default_schema(), limits)?.into_iter();
-    let statement = match (statements.next(), statements.next()) {
-        (Some(statement), None) => statement,
-        (None, _) => return Err(Error::invalid("there is no statement in the text")),
-        (Some(_), Some(_)) => return Err(Error::invalid("one statement at a time: the text has several")),
-    };
+    match (statements.next(), statements.next()) {
+        (Some(statement), None) => Ok(statement),
+        (None, _) => Err(Error::invalid("there is no statement in the text")),
+        (Some(_), Some(_)) => Err(Error::invalid("one statement at a time: the text has several")),
+    }
+}
+
+/// Whether what a statement means, or does, depends on the state that it finds.
+fn reads(statement: &Statement) -> bool {
+    matches!(
+        statement,
+        Statement::Query(_) | Statement::Show(_) | Statement::Insert { .. } | Statement::CreateTableAs { .. }
+    )
+}
+
+async fn analyse(session: &Arc<Session>, statement: Statement) -> Result<(Kind, Parameters, SchemaRef)> {
     let empty = Arc::new(Schema::empty());
     let plain = |kind| Ok((kind, Parameters::default(), Arc::clone(&empty) as SchemaRef));
     let snapshot = session.engine().database().snapshot();

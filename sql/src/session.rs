@@ -2,20 +2,25 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arrow_schema::DataType;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::scalar::ScalarValue;
 use tandem_manifest::{Manifest, SchemaPolicy};
-use tandem_types::{DEFAULT_CATALOG, DEFAULT_SCHEMA, Error, Result, Seq};
+use tandem_types::{DEFAULT_CATALOG, DEFAULT_SCHEMA, Error, Result, Seq, parse_duration};
 
 use crate::engine::Engine;
 use crate::error::IntoTandem;
+use crate::options::{Ack, ClientToken, ReadOptions, WriteOptions, parse_read, parse_seq, show_duration};
 use crate::prepared::Prepared;
 
 /// Options that the design reserves for later.
-const RESERVED: &[&str] = &["ack", "ack_timeout", "min_seq", "read", "as_of", "token"];
+const RESERVED: &[&str] = &["as_of"];
+
+const KNOWN: &str = "catalog, schema, tandem.schema, tandem.ack, tandem.ack_timeout, tandem.min_seq, tandem.read, \
+                     tandem.token and tandem.last_seq";
 
 /// One client's session. Its methods may be called from several threads at once.
 #[derive(Debug)]
@@ -30,11 +35,26 @@ pub struct Session {
 struct Options {
     schema: String,
     policy: SchemaPolicy,
+    /// What is `None` is for the table, the database or the engine to say.
+    ack: Option<Ack>,
+    ack_timeout: Option<Duration>,
+    min_seq: Option<Seq>,
+    latest: bool,
+    /// For the next write.
+    token: Option<ClientToken>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { schema: DEFAULT_SCHEMA.to_owned(), policy: SchemaPolicy::Strict }
+        Self {
+            schema: DEFAULT_SCHEMA.to_owned(),
+            policy: SchemaPolicy::Strict,
+            ack: None,
+            ack_timeout: None,
+            min_seq: None,
+            latest: false,
+            token: None,
+        }
     }
 }
 
@@ -72,13 +92,65 @@ impl Session {
         self.last_seq.fetch_max(seq.0, Ordering::Relaxed);
     }
 
-    /// Parses and plans one statement.
+    /// What holds for a write: the request's own options, and the session's where it has none.
+    ///
+    /// The session's token is used up by this, whatever becomes of the write, unless the request brought one.
+    pub fn write_options(&self, request: WriteOptions) -> WriteOptions {
+        let mut options = self.options_now();
+        WriteOptions {
+            token: request.token.or_else(|| options.token.take()),
+            ack: request.ack.or(options.ack),
+            ack_timeout: request.ack_timeout.or(options.ack_timeout),
+        }
+    }
+
+    /// How long a write waits for its quorum, where the session says so.
+    pub fn ack_timeout(&self) -> Option<Duration> {
+        self.options_now().ack_timeout
+    }
+
+    /// What holds for a read: what the request says, else the session.
+    pub fn read_options(
+        &self,
+        min_seq: Option<Seq>,
+        latest: Option<bool>,
+        deadline: Option<Duration>,
+    ) -> ReadOptions {
+        let options = self.options_now();
+        ReadOptions {
+            min_seq: min_seq.or(options.min_seq),
+            latest: latest.unwrap_or(options.latest),
+            deadline,
+        }
+    }
+
+    /// Waits until the state that queries see is what the read demands.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for what is no statement or more than one, `NotFound` for names that mean nothing.
+    /// `Behind`, naming both seqs, if it is not in time.
+    pub async fn settle(&self, read: &ReadOptions) -> Result<()> {
+        let database = self.engine.database();
+        if read.demands_more_than(database.snapshot().seq()) { database.settle(read).await } else { Ok(()) }
+    }
+
+    /// As [`prepare_with`](Self::prepare_with), reading as the session's options say.
+    ///
+    /// # Errors
+    ///
+    /// The same.
     pub async fn prepare(self: &Arc<Self>, sql: &str) -> Result<Prepared> {
-        Prepared::new(Arc::clone(self), sql).await
+        self.prepare_with(sql, &self.read_options(None, None, None)).await
+    }
+
+    /// Parses and plans one statement on a state that is what the read demands.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for what is no statement or more than one, `NotFound` for names that mean nothing, `Behind` if
+    /// the state does not come in time.
+    pub async fn prepare_with(self: &Arc<Self>, sql: &str, read: &ReadOptions) -> Result<Prepared> {
+        Prepared::new(Arc::clone(self), sql, read).await
     }
 
     /// Sets an option, or resets it to its default (`None`).
@@ -88,6 +160,9 @@ impl Session {
     /// `InvalidInput` for an unknown option or value, `Unsupported` for one that is reserved or read-only.
     pub fn set_option(&self, name: &str, value: Option<&str>) -> Result<()> {
         let name = name.to_ascii_lowercase();
+        // As it is shown: empty where nothing is set.
+        let value = value.filter(|v| !v.is_empty());
+        let wrong = |error: Error| error.context(format!("session option {name:?}"));
         match name.as_str() {
             "catalog" => match value {
                 None | Some(DEFAULT_CATALOG) => Ok(()),
@@ -107,6 +182,31 @@ impl Session {
             }
             "tandem.schema" => {
                 self.options_now().policy = value.map_or(Ok(SchemaPolicy::Strict), parse_policy)?;
+                Ok(())
+            }
+            "tandem.ack" => {
+                let ack = value.map(Ack::parse).transpose().map_err(wrong)?;
+                self.options_now().ack = ack;
+                Ok(())
+            }
+            "tandem.ack_timeout" => {
+                let timeout = value.map(parse_duration).transpose().map_err(wrong)?;
+                self.options_now().ack_timeout = timeout;
+                Ok(())
+            }
+            "tandem.min_seq" => {
+                let seq = value.map(parse_seq).transpose().map_err(wrong)?;
+                self.options_now().min_seq = seq.filter(|seq| *seq > Seq(0));
+                Ok(())
+            }
+            "tandem.read" => {
+                let latest = value.map_or(Ok(false), parse_read).map_err(wrong)?;
+                self.options_now().latest = latest;
+                Ok(())
+            }
+            "tandem.token" => {
+                let token = value.map(ClientToken::parse).transpose().map_err(wrong)?;
+                self.options_now().token = token;
                 Ok(())
             }
             "tandem.last_seq" => {
@@ -139,6 +239,11 @@ impl Session {
             ("catalog".to_owned(), DEFAULT_CATALOG.to_owned()),
             ("schema".to_owned(), options.schema),
             ("tandem.schema".to_owned(), policy.to_owned()),
+            ("tandem.ack".to_owned(), options.ack.map(|ack| ack.to_string()).unwrap_or_default()),
+            ("tandem.ack_timeout".to_owned(), options.ack_timeout.map(show_duration).unwrap_or_default()),
+            ("tandem.min_seq".to_owned(), options.min_seq.map(|seq| seq.to_string()).unwrap_or_default()),
+            ("tandem.read".to_owned(), if options.latest { "latest" } else { "applied" }.to_owned()),
+            ("tandem.token".to_owned(), options.token.map(|token| token.text).unwrap_or_default()),
             ("tandem.last_seq".to_owned(), self.last_seq().to_string()),
         ]
     }
@@ -180,7 +285,5 @@ fn unknown(name: &str) -> Error {
     if name.strip_prefix("tandem.").is_some_and(|rest| RESERVED.contains(&rest)) {
         return Error::unsupported(format!("session option {name:?} is not supported yet"));
     }
-    Error::invalid(format!(
-        "unknown session option {name:?}; known are catalog, schema, tandem.schema and tandem.last_seq"
-    ))
+    Error::invalid(format!("unknown session option {name:?}; known are {KNOWN}"))
 }

@@ -206,7 +206,7 @@ mod tests {
 
     fn commit(manifest: &Manifest, steps: Vec<Step>) -> Result<Manifest, String> {
         let at = manifest.seq().next();
-        let intent = Intent { token: None, digest: Vec::new(), base: manifest.seq(), steps };
+        let intent = Intent { token: None, digest: Vec::new(), epoch: None, base: manifest.seq(), steps };
         let transaction = match rebase(&intent, manifest, at, 0) {
             Ok(Rebased::Commit { transaction, .. }) => transaction,
             other => return Err(format!("{other:?}")),

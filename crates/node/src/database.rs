@@ -1,16 +1,21 @@
 //! The running engine as SQL sees it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use tandem_datafile::FooterCache;
-use tandem_format::CommitHeader;
-use tandem_manifest::{Manifest, Step, TailSection};
-use tandem_sql::{AppendRequest, Database, NodeSetting, Receipt, RowStream, SectionRows};
-use tandem_types::{Result, Seq, TableId, TableName};
-use tandem_writer::{Append, Committed, CreateTable};
+use tandem_env::within;
+use tandem_format::{CommitHeader, ForeignToken, TransactionToken};
+use tandem_manifest::{Change, Manifest, Step, TailSection};
+use tandem_sql::{
+    ACK_TIMEOUT, Ack, AppendDigest, AppendRequest, ClientToken, Database, NodeRow, NodeSetting,
+    READ_DEADLINE, ReadOptions, Receipt, RowStream, SectionRows, WriteOptions,
+};
+use tandem_types::{Error, Result, Seq, TableId, TableName, parse_duration};
+use tandem_writer::{Append, Committed, CreateTable, WriteToken};
 
 use crate::Shared;
 
@@ -23,23 +28,78 @@ impl Database for Shared {
         self.writer.state()
     }
 
-    async fn submit(&self, base: Seq, steps: Vec<Step>) -> Result<Receipt> {
-        self.writer.submit(base, steps).await.map(receipt)
+    async fn settle(&self, read: &ReadOptions) -> Result<()> {
+        let deadline = read.deadline.unwrap_or(READ_DEADLINE);
+        let catching_up = async {
+            let head = if read.latest { Some(self.writer.catch_up_now().await?) } else { None };
+            let wanted = head.max(read.min_seq).unwrap_or_default();
+            let mut states = self.writer.watch();
+            loop {
+                if states.borrow_and_update().seq() >= wanted {
+                    return Ok(());
+                }
+                let gone =
+                    || self.failure().unwrap_or_else(|| Error::unavailable("the node is shutting down"));
+                states.changed().await.map_err(|_| gone())?;
+            }
+        };
+        match within(&*self.env.clock, deadline, catching_up).await {
+            Some(settled) => settled,
+            None => Err(behind(self.writer.state().seq(), read, deadline)),
+        }
+    }
+
+    async fn submit(&self, base: Seq, steps: Vec<Step>, mut options: WriteOptions) -> Result<Receipt> {
+        if options.ack.is_none() && steps.iter().all(is_setting) {
+            // The level that it sets is for the writes that follow; and it must be possible to take back one that
+            // cannot be reached.
+            options.ack = Some(Ack::Store);
+        }
+        let table = steps.iter().find_map(table_of).cloned();
+        let token = options.token.clone().map_or(WriteToken::Minted, client_token);
+        let committed = self.writer.submit(base, steps, token).await?;
+        self.acknowledged(committed, table.as_ref(), &options).await
+    }
+
+    async fn repeated(&self, options: &WriteOptions) -> Result<Option<Receipt>> {
+        let Some(token) = options.token.clone() else { return Ok(None) };
+        match self.writer.repeated(&client_token(token))? {
+            Some(committed) => self.acknowledged(committed, None, options).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn append(&self, request: AppendRequest, rows: RowStream) -> Result<Receipt> {
+        let AppendRequest { table, schema, policy, create, queued, options } = request;
+        let (token, rows) = match options.token.clone() {
+            Some(token) if !token.digest.is_empty() => (client_token(token), rows),
+            Some(token) => {
+                let token = ForeignToken { text: token.text, base: None };
+                digested(token.into(), AppendDigest::new(&table, &schema)?, rows)
+            }
+            None => match self.dedup_window(&table)? {
+                Some(window) => {
+                    let window = i64::try_from(window.as_micros()).unwrap_or(i64::MAX);
+                    let token = TransactionToken::Content { window };
+                    digested(token, AppendDigest::new(&table, &schema)?, rows)
+                }
+                None => (WriteToken::Minted, rows),
+            },
+        };
         let append = Append {
-            table: request.table,
-            schema: request.schema,
-            policy: request.policy,
-            create: request.create.map(|create| CreateTable {
+            table: table.clone(),
+            schema,
+            policy,
+            create: create.map(|create| CreateTable {
                 spec: create.spec,
                 if_not_exists: create.if_not_exists,
                 replace: create.replace,
             }),
-            queued: request.queued,
+            queued,
+            token,
         };
-        self.writer.append(append, rows).await.map(receipt)
+        let committed = self.writer.append(append, rows).await?;
+        self.acknowledged(committed, Some(&table), &options).await
     }
 
     async fn tail_rows(&self, table: TableId, section: &TailSection) -> Result<Arc<SectionRows>> {
@@ -71,6 +131,10 @@ impl Database for Shared {
 
     fn footers(&self) -> Arc<FooterCache> {
         self.footers.clone()
+    }
+
+    fn nodes(&self) -> Vec<NodeRow> {
+        self.node_rows()
     }
 
     fn node_settings(&self) -> Vec<NodeSetting> {
@@ -123,10 +187,101 @@ impl Database for Shared {
     }
 }
 
-fn receipt(committed: Committed) -> Receipt {
-    Receipt { seq: committed.seq, rows: committed.rows }
+impl Shared {
+    /// Waits until as many other nodes have applied a commit as were asked for.
+    async fn acknowledged(
+        &self,
+        committed: Committed,
+        table: Option<&TableName>,
+        options: &WriteOptions,
+    ) -> Result<Receipt> {
+        let Committed { seq, rows, duplicate } = committed;
+        let ack = match options.ack {
+            Some(ack) => ack,
+            None => Ack::stored(&self.writer.state(), table)?,
+        };
+        if let Ack::Quorum(wanted) = ack {
+            let timeout = options.ack_timeout.unwrap_or(ACK_TIMEOUT);
+            let reached = self.progress.reached(seq, wanted, timeout).await;
+            if reached < wanted {
+                metrics::counter!("tandem_quorum_timeouts_total").increment(1);
+                let message = format!(
+                    "committed at {seq}, and applied by {reached} of {wanted} other nodes within {timeout:?}"
+                );
+                return Err(Error::quorum_timeout(message).with_seq(seq));
+            }
+        }
+        Ok(Receipt { seq, rows, duplicate, acked: ack })
+    }
+
+    /// The time within which a table takes equal writes for one, if it does.
+    fn dedup_window(&self, table: &TableName) -> Result<Option<Duration>> {
+        let state = self.writer.state();
+        let options = state.table_named(table).map(|table| &table.def().options);
+        match options.and_then(|options| options.iter().find(|(key, _)| key.as_str() == "dedup_window")) {
+            Some((_, off)) if off == "off" => Ok(None),
+            Some((_, window)) => parse_duration(window).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The token of a write whose digest is known.
+fn client_token(token: ClientToken) -> WriteToken {
+    WriteToken::Client { token: ForeignToken { text: token.text, base: None }, digest: token.digest }
+}
+
+/// The rows, and a token whose digest is set when they have all passed.
+fn digested(token: TransactionToken, digest: AppendDigest, rows: RowStream) -> (WriteToken, RowStream) {
+    let whole = Arc::new(OnceLock::new());
+    let write = WriteToken::Streamed { token, digest: whole.clone() };
+    let rows = stream::try_unfold((digest, rows), move |(mut digest, mut rows)| {
+        let whole = whole.clone();
+        async move {
+            let Some(batch) = rows.try_next().await? else {
+                let _ = whole.set(digest.finish());
+                return Ok(None);
+            };
+            digest.add(&batch)?;
+            Ok(Some((batch, (digest, rows))))
+        }
+    });
+    (write, rows.boxed())
+}
+
+fn behind(applied: Seq, read: &ReadOptions, waited: Duration) -> Error {
+    let wanted = match read.min_seq {
+        Some(min) if min > applied => format!("seq {min} is asked for"),
+        _ => "the newest commit is asked for".to_owned(),
+    };
+    let message = format!("{wanted}, and this node has applied seq {applied} after {waited:?}");
+    Error::behind(message).with_seq(applied)
+}
+
+/// Whether a step changes settings and nothing else.
+fn is_setting(step: &Step) -> bool {
+    let is_option = |change: &Change| matches!(change, Change::SetOptions { .. });
+    match step {
+        Step::SetSettings { .. } => true,
+        Step::AlterTable { change, .. } => is_option(change),
+        _ => false,
+    }
+}
+
+/// The table that a step is about.
+fn table_of(step: &Step) -> Option<&TableName> {
+    match step {
+        Step::CreateTable { name, .. }
+        | Step::RenameTable { name, .. }
+        | Step::AlterTable { name, .. }
+        | Step::Truncate { name } => Some(name),
+        _ => None,
+    }
 }
 
 fn inline_bytes(header: &CommitHeader) -> u64 {
     header.sections().filter(|s| s.segment.is_none()).map(|s| s.len).sum()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
-//! One running engine: a store, its log, a writer, queries and upkeep, put together.
+//! One running engine: a store, its log, a writer, queries, upkeep and company, put together.
 //!
 //! ```text
 //!  Node::open:  probe store ─▶ open log ─▶ recover state ─▶ start writer ─▶ start upkeep ─▶ SQL engine
+//!                                                              ▲
+//!  company:     heartbeats ─▶ peers ─▶ following ──(feeds)─────┘ ─▶ followers
 //! ```
 //!
 //! What this crate promises:
@@ -9,39 +11,60 @@
 //! - [`Node::open`] returns a node that serves, or an error that says what is wrong with the store.
 //! - Upkeep (compaction, checkpoints) never blocks writers or readers, runs one job at a time, and a job that fails is
 //!   tried again later without harm.
-//! - [`Node::shutdown`] ends upkeep; what was acknowledged needs no shutdown to survive.
+//! - Other nodes make a node faster, never wrong: without them it reads the store. It finds them, and loses them, by
+//!   itself.
+//! - A replica commits nothing, and says who does.
+//! - [`Node::shutdown`] ends upkeep and company; what was acknowledged needs no shutdown to survive.
+//!
+//! Words: an *upstream* pushes commits, a *follower* gets them; a *feed* is one upstream's pushes. A *heartbeat* is what a
+//! node says of itself in the store.
 //!
 //! It refuses to know wires, flags and files of configuration.
 
+mod acks;
 mod config;
 mod database;
+mod followers;
+mod following;
+mod heartbeat;
+mod peers;
 mod status;
 mod tail;
 mod upkeep;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tandem_client::tail::TailService;
 use tandem_datafile::FooterCache;
-use tandem_env::{Env, probe};
+use tandem_env::{Env, probe, within};
+use tandem_format::identity_path;
 use tandem_log::{Log, Recovered};
 use tandem_manifest::Manifest;
 use tandem_sql::Engine;
 use tandem_types::{Error, Result};
-use tandem_writer::Writer;
-use tokio::sync::Mutex;
+use tandem_writer::{Role, Writer};
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
-pub use config::NodeConfig;
+pub use acks::Progress;
+pub use config::{NodeConfig, Upstream};
 
+use followers::Downstream;
+use peers::Peers;
 use tail::TailReader;
 use upkeep::Upkeep;
 
-/// A running node. Dropping it ends upkeep.
+/// How long the last heartbeat may take to go away.
+const SILENT_WITHIN: Duration = Duration::from_secs(2);
+
+/// A running node. Dropping it ends upkeep and company.
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<Shared>,
     engine: Engine,
-    upkeep: JoinHandle<()>,
+    tasks: Vec<AbortOnDrop>,
+    heartbeat: Option<AbortOnDrop>,
     replayed: u64,
 }
 
@@ -53,26 +76,65 @@ pub(crate) struct Shared {
     pub tail: TailReader,
     pub footers: Arc<FooterCache>,
     pub config: NodeConfig,
+    /// Who else has applied what.
+    pub progress: Progress,
+    pub peers: Peers,
+    pub downstream: Downstream,
+    /// Whether followers are to be sent away.
+    pub ending: watch::Sender<bool>,
     /// Held while a compaction or a checkpoint runs: one at a time bounds their memory.
     pub upkeep: Mutex<Upkeep>,
 }
 
+/// A task that ends with its handle.
+#[derive(Debug)]
+pub(crate) struct AbortOnDrop(pub JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Node {
-    /// Opens the database in the environment's store, creating it if there is none.
+    /// Opens the database in the environment's store. A writer creates it if there is none; a replica waits for one.
     pub async fn open(env: Env, config: NodeConfig) -> Result<Self> {
-        probe(&env.store, &*env.chance).await?;
+        peers::check_node_id(&config.node_id)?;
+        if config.replica {
+            wait_for_database(&env, &config).await?;
+        } else {
+            probe(&env.store, &*env.chance).await?;
+        }
         let log = Log::open(env.clone()).await?;
         let Recovered { manifest, checkpoint, replayed, replayed_bytes } = log.recover().await?;
         tracing::info!(seq = %manifest.seq(), replayed, "recovered");
         let writer = Writer::start(log.clone(), manifest, config.writer.clone());
-        let footers = Arc::new(FooterCache::new(config.footer_cache_bytes));
-        let upkeep = Upkeep::new(checkpoint, replayed_bytes);
+        if config.replica {
+            writer.set_role(Role::Replica { writer: None });
+        }
+        let interval = heartbeat::interval(&config, &env.store);
         let engine_config = config.engine.clone();
-        let tail = TailReader { log: log.clone(), writer: writer.clone() };
-        let shared = Arc::new(Shared { env, log, writer, tail, footers, config, upkeep: Mutex::new(upkeep) });
+        let shared = Arc::new(Shared {
+            tail: TailReader { log: log.clone(), writer: writer.clone() },
+            footers: Arc::new(FooterCache::new(config.footer_cache_bytes)),
+            progress: Progress::new(env.clock.clone()),
+            peers: Peers::new(heartbeat::patience(interval)),
+            downstream: Downstream::new(),
+            ending: watch::channel(false).0,
+            upkeep: Mutex::new(Upkeep::new(checkpoint, replayed_bytes)),
+            env,
+            log,
+            writer,
+            config,
+        });
         let engine = Engine::new(shared.clone(), engine_config)?;
-        let upkeep = tokio::spawn(upkeep::run(shared.clone()));
-        Ok(Self { shared, engine, upkeep, replayed })
+        let mut tasks = vec![AbortOnDrop(tokio::spawn(upkeep::run(shared.clone())))];
+        let mut heartbeat = None;
+        if shared.config.advertise.is_some() {
+            heartbeat = Some(AbortOnDrop(tokio::spawn(heartbeat::run(shared.clone(), interval))));
+            tasks.push(AbortOnDrop(tokio::spawn(following::run(shared.clone()))));
+        }
+        Ok(Self { shared, engine, tasks, heartbeat, replayed })
     }
 
     /// Runs SQL.
@@ -90,7 +152,7 @@ impl Node {
         self.replayed
     }
 
-    /// Why the node cannot write any more, if so.
+    /// Why the node cannot go on, if so.
     pub fn failure(&self) -> Option<Error> {
         self.shared.failure()
     }
@@ -107,24 +169,51 @@ impl Node {
         Arc::new(move || status::observe(&shared))
     }
 
-    /// Why the node cannot write any more, asked again at each call.
+    /// Why the node cannot go on, asked again at each call.
     pub fn health(&self) -> Arc<dyn Fn() -> Option<String> + Send + Sync> {
         let shared = self.shared.clone();
         Arc::new(move || shared.failure().map(|e| e.to_string()))
     }
 
-    /// Ends upkeep after the job that runs now.
-    pub async fn shutdown(self) {
+    /// What it does for those who follow it.
+    pub fn tail(&self) -> TailService {
+        let shared = self.shared.clone();
+        Arc::new(move |follow, progress| followers::serve(&shared, follow, progress))
+    }
+
+    /// Takes leave of the other nodes. Streams of followers end: they would keep a listener open that waits for its
+    /// requests.
+    pub fn dismiss_followers(&self) {
+        self.shared.ending.send_replace(true);
+    }
+
+    /// Ends company, and upkeep after the job that runs now.
+    pub async fn shutdown(mut self) {
+        self.dismiss_followers();
         // Whoever holds the lock is finished; a job that has not begun never does.
         let _job = self.shared.upkeep.lock().await;
-        self.upkeep.abort();
+        self.tasks.clear();
+        if let Some(mut heartbeat) = self.heartbeat.take() {
+            // A store that does not answer keeps nobody from ending.
+            let _ = within(&*self.shared.env.clock, SILENT_WITHIN, &mut heartbeat.0).await;
+        }
     }
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.upkeep.abort();
+/// A replica creates nothing; whoever starts all nodes at once need not care about the order.
+async fn wait_for_database(env: &Env, config: &NodeConfig) -> Result<()> {
+    let mut said = false;
+    while env.store.get(identity_path()).await?.is_none() {
+        if !said {
+            tracing::info!(
+                store = env.store.url(),
+                "no database is here yet: waiting for a writer to create it"
+            );
+            said = true;
+        }
+        env.clock.sleep(config.upkeep_interval).await;
     }
+    Ok(())
 }
 
 impl Shared {

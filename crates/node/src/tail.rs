@@ -23,8 +23,20 @@ impl TailReader {
         if let Some(rows) = self.writer.tail().get(table, tail.key) {
             return Ok(rows);
         }
-        metrics::counter!("tandem_tail_loads_total").increment(1);
         let section = &tail.section;
+        if section.segment.is_none()
+            && let Some(payload) = self.writer.recent().get(tail.key.seq).and_then(|recent| recent.payload())
+        {
+            match slice(&payload, section).and_then(|bytes| decode(&bytes, section)) {
+                Ok(rows) => {
+                    self.writer.tail().insert(table, tail.key, rows.clone(), section.len);
+                    return Ok(rows);
+                }
+                // As a peer pushed them; the store has them as they were committed.
+                Err(e) => tracing::warn!(seq = %tail.key.seq, error = %e, "pushed rows are damaged"),
+            }
+        }
+        metrics::counter!("tandem_tail_loads_total").increment(1);
         if let Some(segment) = section.segment {
             let path = segment_path(&segment);
             let bytes =

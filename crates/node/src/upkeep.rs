@@ -60,6 +60,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
     let clock = shared.env.clock.clone();
     loop {
+        if shared.writer.role().is_replica() {
+            clock.sleep(shared.config.upkeep_interval).await;
+            continue;
+        }
         match shared.upkeep_round().await {
             Ok(true) => {}
             Ok(false) => clock.sleep(shared.config.upkeep_interval).await,
@@ -107,7 +111,7 @@ impl Shared {
     async fn compact(&self, state: &Arc<Manifest>, jobs: Vec<Job>) -> Result<Receipt> {
         let started = self.env.clock.monotonic();
         let Some(table) = jobs.first().map(|job| job.table) else {
-            return Ok(Receipt { seq: state.seq(), rows: 0 });
+            return Ok(Receipt { seq: state.seq(), ..Receipt::default() });
         };
         let inputs = Inputs {
             env: self.env.clone(),
@@ -136,7 +140,7 @@ impl Shared {
             %table, partitions, sections = consumed.len(), files, rows = output.rows, bytes = output.bytes, ?took,
             "compacted"
         );
-        Ok(Receipt { seq: committed.seq, rows: output.rows })
+        Ok(Receipt { seq: committed.seq, rows: output.rows, ..Receipt::default() })
     }
 
     fn loader(&self, table: TableId) -> Arc<LoadSection> {
@@ -149,9 +153,10 @@ impl Shared {
 
     /// Compacts everything that was committed to a table before the call.
     pub(crate) async fn compact_all(&self, name: &TableName) -> Result<Receipt> {
+        self.writer.role().check_writes()?;
         let upto = self.writer.state().seq();
         let table = self.writer.state().require(name)?.id();
-        let mut total = Receipt { seq: upto, rows: 0 };
+        let mut total = Receipt { seq: upto, ..Receipt::default() };
         let mut conflicts = 0;
         loop {
             // Taken anew for each job, so that the usual upkeep is not starved by a long statement.
@@ -163,7 +168,7 @@ impl Shared {
                 return Ok(total);
             }
             match self.compact(&state, jobs).await {
-                Ok(receipt) => total = Receipt { seq: receipt.seq, rows: total.rows + receipt.rows },
+                Ok(receipt) => total = Receipt { rows: total.rows + receipt.rows, ..receipt },
                 Err(e) if e.kind() == ErrorKind::Serialization && conflicts < CONFLICTS_MAX => conflicts += 1,
                 Err(e) => return Err(e),
             }
@@ -184,6 +189,7 @@ impl Shared {
 
     /// Writes and records a checkpoint of the present state.
     pub(crate) async fn write_checkpoint(&self) -> Result<Seq> {
+        self.writer.role().check_writes()?;
         let mut upkeep = self.upkeep.lock().await;
         self.checkpoint_locked(&mut upkeep).await
     }

@@ -5,4 +5,7 @@
 mod kit;
 mod limits;
 mod put;
+mod security;
 mod sql;
+mod tail;
+mod writes;

@@ -88,7 +88,19 @@ fn value(front: &mut Front<'_>) -> Result<OptionValue> {
             front.next();
             Ok(OptionValue::Text(number + &unit))
         }
-        Token::Word(_) => Ok(OptionValue::Text(front.name("a value")?)),
+        Token::Word(_) => {
+            let word = front.name("a value")?;
+            // `quorum(2)`: a word, and a number of its own.
+            if !front.token(&Token::LParen) {
+                return Ok(OptionValue::Text(word));
+            }
+            let Token::Number(number, _) = front.peek().token.clone() else {
+                return Err(front.expected("a number"));
+            };
+            front.next();
+            front.expect(&Token::RParen)?;
+            Ok(OptionValue::Text(format!("{word}({number})")))
+        }
         _ => Err(front.expected("a value")),
     }
 }

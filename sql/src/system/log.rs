@@ -16,10 +16,12 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::stream;
 use tandem_format::{CommitHeader, Op, Transaction};
 use tandem_types::{Seq, TableId};
+use tokio::runtime::Handle;
 
 use super::table::{Type, bools, schema_of, text, times, u64s};
 use crate::database::Database;
 use crate::error::to_datafusion;
+use crate::runtime::on;
 
 /// Commits that are read before rows are handed on.
 const RUN: usize = 256;
@@ -30,10 +32,11 @@ pub(super) struct LogTable {
     database: Arc<dyn Database>,
     schema: SchemaRef,
     head: Seq,
+    io: Handle,
 }
 
 impl LogTable {
-    pub(super) fn new(database: Arc<dyn Database>, head: Seq) -> Self {
+    pub(super) fn new(database: Arc<dyn Database>, head: Seq, io: Handle) -> Self {
         use Type::{Bool, Text, Time, U64};
         let schema = schema_of(&[
             ("seq", U64),
@@ -48,7 +51,7 @@ impl LogTable {
             ("bytes", U64),
             ("inline", Bool),
         ]);
-        Self { database, schema, head }
+        Self { database, schema, head, io }
     }
 }
 
@@ -88,6 +91,7 @@ impl TableProvider for LogTable {
             schema: Arc::clone(&self.schema),
             range,
             limit,
+            io: self.io.clone(),
         };
         let exec = StreamingTableExec::try_new(
             Arc::clone(&self.schema),
@@ -152,6 +156,8 @@ struct LogStream {
     schema: SchemaRef,
     range: RangeInclusive<u64>,
     limit: Option<usize>,
+    /// The runtime that owns the store's connections: the query threads cannot wait for sockets.
+    io: Handle,
 }
 
 impl PartitionStream for LogStream {
@@ -160,16 +166,17 @@ impl PartitionStream for LogStream {
     }
 
     fn execute(&self, _ctx: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (database, schema) = (Arc::clone(&self.database), Arc::clone(&self.schema));
+        let (database, schema, io) = (Arc::clone(&self.database), Arc::clone(&self.schema), self.io.clone());
         let run = self.limit.map_or(RUN, |limit| limit.clamp(1, RUN));
         let end = *self.range.end();
         let runs = stream::try_unfold(*self.range.start(), move |from| {
-            let (database, schema) = (Arc::clone(&database), Arc::clone(&schema));
+            let (database, schema, io) = (Arc::clone(&database), Arc::clone(&schema), io.clone());
             async move {
                 if from > end {
                     return Ok(None);
                 }
-                let commits = database.read_log(Seq(from), Seq(end), run).await.map_err(to_datafusion)?;
+                let read = async move { database.read_log(Seq(from), Seq(end), run).await };
+                let commits = on(&io, read).await.and_then(|read| read).map_err(to_datafusion)?;
                 // Nothing more: the rest is not there yet, or not there any more.
                 let Some(last) = commits.last().map(|(header, _)| header.seq.0) else { return Ok(None) };
                 Ok(Some((batch(&schema, &commits)?, last.saturating_add(1))))
@@ -232,6 +239,8 @@ fn kind(op: &Op) -> &'static str {
         Op::Append { .. } => "insert",
         Op::Replace(_) => "compaction",
         Op::Checkpoint { .. } => "checkpoint",
+        Op::Promote { .. } => "promotion",
+        Op::Lease { .. } => "lease",
     }
 }
 
@@ -249,9 +258,12 @@ fn table(op: &Op) -> Option<TableId> {
         | Op::SetOptions { table, .. }
         | Op::Truncate { table }
         | Op::Append { table, .. } => Some(*table),
-        Op::CreateSchema { .. } | Op::DropSchema { .. } | Op::SetSettings { .. } | Op::Checkpoint { .. } => {
-            None
-        }
+        Op::CreateSchema { .. }
+        | Op::DropSchema { .. }
+        | Op::SetSettings { .. }
+        | Op::Checkpoint { .. }
+        | Op::Promote { .. }
+        | Op::Lease { .. } => None,
     }
 }
 

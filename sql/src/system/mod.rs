@@ -1,7 +1,7 @@
 //! The schema `system`: what the database knows of itself, as tables.
 //!
 //! All of it is read from the manifest of one snapshot, but for `log` (read from the store, a run of commits
-//! at a time), `queries` and the node's part of `settings`. Columns are a promise to scripts: they are added
+//! at a time), `queries`, `nodes` and the node's part of `settings`. Columns are a promise to scripts: they are added
 //! to, never renamed.
 //!
 //! Times are without a zone and mean UTC, cut to the microsecond. Counts are of the state shown, not of
@@ -21,19 +21,21 @@ use async_trait::async_trait;
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::Result;
 use tandem_manifest::Manifest;
+use tokio::runtime::Handle;
 
 use crate::database::Database;
 use crate::queries::QueryRegistry;
 use log::LogTable;
 use table::{Kind, SystemTable};
 
-/// The schema `system` as of a snapshot.
+/// The schema `system` as of a snapshot; what is read from the store is read on `io`.
 pub fn system_tables(
     database: Arc<dyn Database>,
     queries: Arc<QueryRegistry>,
     snapshot: Arc<Manifest>,
+    io: Handle,
 ) -> Arc<dyn SchemaProvider> {
-    Arc::new(SystemSchema { database, queries, snapshot })
+    Arc::new(SystemSchema { database, queries, snapshot, io })
 }
 
 #[derive(Debug)]
@@ -41,6 +43,7 @@ struct SystemSchema {
     database: Arc<dyn Database>,
     queries: Arc<QueryRegistry>,
     snapshot: Arc<Manifest>,
+    io: Handle,
 }
 
 /// The one table that is not read from the manifest at once.
@@ -49,7 +52,8 @@ const LOG: &str = "log";
 impl SystemSchema {
     fn provider(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
         if name == LOG {
-            return Some(Arc::new(LogTable::new(Arc::clone(&self.database), self.snapshot.seq())));
+            let (database, head) = (Arc::clone(&self.database), self.snapshot.seq());
+            return Some(Arc::new(LogTable::new(database, head, self.io.clone())));
         }
         let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name)?;
         Some(Arc::new(SystemTable {

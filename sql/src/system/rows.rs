@@ -8,8 +8,8 @@ use tandem_format::{commit_path, data_path, segment_path};
 use tandem_manifest::{DATABASE_SETTINGS, FileState, Manifest, TABLE_OPTIONS, Table, TailSection};
 use tandem_types::{Column, ColumnId, Partition, ticks_per_second};
 
-use super::table::{text, times, u32s, u64s};
-use crate::database::NodeSetting;
+use super::table::{f64s, text, times, u32s, u64s};
+use crate::database::{NodeRow, NodeSetting};
 use crate::queries::QueryStatus;
 use crate::statement::quote_name;
 
@@ -233,6 +233,24 @@ pub(super) fn settings(snapshot: &Manifest, node: &[NodeSetting]) -> Vec<ArrayRe
         text(rows.iter().map(|r| Some(r.default))),
         text(rows.iter().map(|r| Some(r.scope))),
         text(rows.iter().map(|r| Some(r.description))),
+    ]
+}
+
+/// What this node has heard of them all; advisory.
+pub(super) fn nodes(nodes: &[NodeRow]) -> Vec<ArrayRef> {
+    let all = || nodes.iter();
+    vec![
+        text(all().map(|n| Some(&n.node_id))),
+        text(all().map(|n| n.address.as_ref())),
+        text(all().map(|n| Some(&n.role))),
+        u64s(all().map(|n| Some(n.epoch))),
+        u64s(all().map(|n| Some(n.applied_seq.0))),
+        u64s(all().map(|n| n.lag_commits)),
+        u64s(all().map(|n| n.lag_rows)),
+        u64s(all().map(|n| n.lag_bytes)),
+        f64s(all().map(|n| n.lag_seconds)),
+        text(all().map(|n| Some(&n.version))),
+        times(all().map(|n| n.last_heartbeat)),
     ]
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array,
+    ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt32Array,
+    UInt64Array,
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
@@ -30,6 +31,7 @@ pub(super) enum Kind {
     Sections,
     Settings,
     Queries,
+    Nodes,
 }
 
 /// What a table's rows are made of.
@@ -48,6 +50,7 @@ pub(super) enum Type {
     Text,
     U32,
     U64,
+    F64,
     Bool,
     /// Microseconds, without a zone.
     Time,
@@ -59,6 +62,7 @@ impl Type {
             Self::Text => DataType::Utf8,
             Self::U32 => DataType::UInt32,
             Self::U64 => DataType::UInt64,
+            Self::F64 => DataType::Float64,
             Self::Bool => DataType::Boolean,
             Self::Time => DataType::Timestamp(TimeUnit::Microsecond, None),
         }
@@ -72,8 +76,15 @@ pub(super) fn schema_of(columns: &[(&str, Type)]) -> SchemaRef {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Tables, Self::Partitions, Self::Files, Self::Sections, Self::Settings, Self::Queries];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Tables,
+        Self::Partitions,
+        Self::Files,
+        Self::Sections,
+        Self::Settings,
+        Self::Queries,
+        Self::Nodes,
+    ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -83,11 +94,12 @@ impl Kind {
             Self::Sections => "sections",
             Self::Settings => "settings",
             Self::Queries => "queries",
+            Self::Nodes => "nodes",
         }
     }
 
     pub(super) fn schema(self) -> SchemaRef {
-        use Type::{Text, Time, U32, U64};
+        use Type::{F64, Text, Time, U32, U64};
         schema_of(match self {
             Self::Tables => &[
                 ("table_id", U64),
@@ -160,6 +172,19 @@ impl Kind {
                 ("elapsed_ms", U64),
                 ("memory_bytes", U64),
             ],
+            Self::Nodes => &[
+                ("node_id", Text),
+                ("address", Text),
+                ("role", Text),
+                ("epoch", U64),
+                ("applied_seq", U64),
+                ("lag_commits", U64),
+                ("lag_rows", U64),
+                ("lag_bytes", U64),
+                ("lag_seconds", F64),
+                ("version", Text),
+                ("last_heartbeat", Time),
+            ],
         })
     }
 }
@@ -172,6 +197,7 @@ impl SystemTable {
             Kind::Files => rows::files(&self.snapshot),
             Kind::Sections => rows::sections(&self.snapshot),
             Kind::Settings => rows::settings(&self.snapshot, &self.database.node_settings()),
+            Kind::Nodes => rows::nodes(&self.database.nodes()),
             Kind::Queries => rows::queries(&self.queries.list(), &self.database.node_settings()),
         }
     }
@@ -227,6 +253,10 @@ pub(super) fn u64s(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
 
 pub(super) fn u32s(values: impl Iterator<Item = Option<u32>>) -> ArrayRef {
     Arc::new(values.collect::<UInt32Array>())
+}
+
+pub(super) fn f64s(values: impl Iterator<Item = Option<f64>>) -> ArrayRef {
+    Arc::new(values.collect::<Float64Array>())
 }
 
 pub(super) fn bools(values: impl Iterator<Item = Option<bool>>) -> ArrayRef {

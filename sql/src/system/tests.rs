@@ -35,6 +35,11 @@ fn columns_are_those_that_scripts_rely_on() {
             "query_id session_id node_id user statement state started snapshot_seq rows bytes elapsed_ms \
              memory_bytes",
         ),
+        (
+            "nodes",
+            "node_id address role epoch applied_seq lag_commits lag_rows lag_bytes lag_seconds version \
+             last_heartbeat",
+        ),
     ];
     let names = |fields: &Fields| fields.iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(" ");
     let ours: BTreeMap<&str, String> =
@@ -56,7 +61,7 @@ fn state(statements: &[&str]) -> Arc<Manifest> {
 
 fn commit(manifest: &Manifest, steps: Vec<Step>) -> Manifest {
     let at = manifest.seq().next();
-    let intent = Intent { token: None, digest: Vec::new(), base: manifest.seq(), steps };
+    let intent = Intent { token: None, digest: Vec::new(), epoch: None, base: manifest.seq(), steps };
     let transaction = match rebase(&intent, manifest, at, 0) {
         Ok(Rebased::Commit { transaction, .. }) => transaction,
         other => panic!("{intent:?}: {other:?}"),

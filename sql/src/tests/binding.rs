@@ -105,6 +105,7 @@ async fn appended(columns: Vec<(&str, ArrayRef)>) -> Fixture {
         policy: SchemaPolicy::Create,
         create: Some(CreateTable { spec, if_not_exists: false, replace: false }),
         queued: None,
+        options: crate::options::WriteOptions::default(),
     };
     f.database.append(request, futures::stream::iter([Ok(batch)]).boxed()).await.unwrap();
     f

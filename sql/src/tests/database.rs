@@ -15,7 +15,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use tandem_datafile::{FooterCache, WriteSpec, cast_to_schema, sort_batches, write_file};
 use tandem_format::{
-    CommitHeader, DataFile, FileName, ObjectName, Replace, SectionKey, SectionPart, data_path, encode_header,
+    CommitHeader, DataFile, FileName, ForeignToken, ObjectName, Replace, SectionKey, SectionPart, data_path,
+    encode_header,
 };
 use tandem_manifest::{
     AppendIntent, AppendTarget, ColumnSpec, Intent, Manifest, Rebased, Rejection, SectionDraft, Step, Table,
@@ -24,7 +25,9 @@ use tandem_manifest::{
 use tandem_segment::column_stats;
 use tandem_types::{CommitId, DatabaseId, Error, Partition, Result, Seq, TableId, TableName, WriterId};
 
-use crate::database::{AppendRequest, Database, NodeSetting, Receipt, RowStream, SectionRows};
+use crate::database::{AppendRequest, Database, NodeRow, NodeSetting, Receipt, RowStream, SectionRows};
+use crate::digest::AppendDigest;
+use crate::options::{Ack, ClientToken, ReadOptions, WriteOptions};
 
 #[derive(Debug)]
 pub(super) struct TestDatabase {
@@ -33,6 +36,10 @@ pub(super) struct TestDatabase {
     footers: Arc<FooterCache>,
     /// How often a section was loaded.
     pub(super) loads: AtomicU64,
+    /// What writes came with.
+    pub(super) written: Mutex<Vec<WriteOptions>>,
+    /// What reads waited for.
+    pub(super) settled: Mutex<Vec<ReadOptions>>,
 }
 
 #[derive(Debug)]
@@ -51,18 +58,31 @@ impl Default for TestDatabase {
             objects: Arc::default(),
             footers: Arc::new(FooterCache::new(64 << 20)),
             loads: AtomicU64::new(0),
+            written: Mutex::default(),
+            settled: Mutex::default(),
         }
     }
 }
 
 impl State {
     fn commit(&mut self, steps: Vec<Step>) -> Result<Receipt> {
+        self.commit_once(steps, None)
+    }
+
+    fn commit_once(&mut self, steps: Vec<Step>, token: Option<ClientToken>) -> Result<Receipt> {
         let manifest = Arc::clone(&self.manifest);
         let at = manifest.seq().next();
-        let intent = Intent { token: None, digest: Vec::new(), base: manifest.seq(), steps };
+        let (token, digest) = match token {
+            Some(ClientToken { text, digest }) => (Some(ForeignToken { text, base: None }.into()), digest),
+            None => (None, Vec::new()),
+        };
+        let intent = Intent { token, digest, epoch: None, base: manifest.seq(), steps };
         let transaction = match rebase(&intent, &manifest, at, 0) {
             Ok(Rebased::Commit { transaction, .. }) => transaction,
-            Ok(_) => return Ok(Receipt { seq: manifest.seq(), rows: 0 }),
+            Ok(Rebased::Duplicate { seq, rows }) => {
+                return Ok(Receipt { seq, rows, duplicate: true, acked: Ack::Store });
+            }
+            Ok(Rebased::NoOp) => return Ok(Receipt { seq: manifest.seq(), ..Receipt::default() }),
             Err(Rejection::Refused(error) | Rejection::Recast(error)) => return Err(error),
         };
         let header = CommitHeader {
@@ -78,7 +98,7 @@ impl State {
         let hash = encode_header(&header)?.hash;
         self.manifest = Arc::new(manifest.apply(&header, hash)?.manifest);
         self.log.push(header);
-        Ok(Receipt { seq: at, rows: 0 })
+        Ok(Receipt { seq: at, ..Receipt::default() })
     }
 
     fn append(&mut self, request: &AppendRequest, batches: Vec<RecordBatch>) -> Result<Receipt> {
@@ -124,7 +144,16 @@ impl State {
             fields: fields.collect(),
             sections,
         };
-        let receipt = self.commit(vec![Step::Append(append)])?;
+        let mut token = request.options.token.clone();
+        if let Some(token) = token.as_mut().filter(|token| token.digest.is_empty()) {
+            let mut digest = AppendDigest::new(&request.table, &request.schema)?;
+            batches.iter().try_for_each(|batch| digest.add(batch))?;
+            token.digest = digest.finish();
+        }
+        let receipt = self.commit_once(vec![Step::Append(append)], token)?;
+        if receipt.duplicate {
+            return Ok(receipt);
+        }
         for (section, batch) in (0..).zip(batches) {
             let rows = SectionRows { schema: batch.schema(), batches: vec![batch] };
             self.sections.insert(SectionKey { seq: receipt.seq, transaction: 0, section }, Arc::new(rows));
@@ -272,13 +301,32 @@ impl Database for TestDatabase {
         Arc::clone(&self.state.lock().unwrap().manifest)
     }
 
-    async fn submit(&self, _base: Seq, steps: Vec<Step>) -> Result<Receipt> {
-        self.state.lock().unwrap().commit(steps)
+    async fn settle(&self, read: &ReadOptions) -> Result<()> {
+        self.settled.lock().unwrap().push(read.clone());
+        let applied = self.snapshot().seq();
+        match read.min_seq.filter(|min| *min > applied) {
+            Some(min) => Err(Error::behind(format!("{min} is asked for at {applied}")).with_seq(applied)),
+            None => Ok(()),
+        }
+    }
+
+    async fn submit(&self, _base: Seq, steps: Vec<Step>, options: WriteOptions) -> Result<Receipt> {
+        let receipt = self.state.lock().unwrap().commit_once(steps, options.token.clone());
+        self.written.lock().unwrap().push(options);
+        receipt
+    }
+
+    async fn repeated(&self, options: &WriteOptions) -> Result<Option<Receipt>> {
+        let Some(ClientToken { text, digest }) = options.token.clone() else { return Ok(None) };
+        let known = self.snapshot().committed(&ForeignToken { text, base: None }.into(), &digest)?;
+        Ok(known.map(|(seq, rows)| Receipt { seq, rows, duplicate: true, acked: Ack::Store }))
     }
 
     async fn append(&self, request: AppendRequest, rows: RowStream) -> Result<Receipt> {
         let batches: Vec<RecordBatch> = rows.try_collect().await?;
-        self.state.lock().unwrap().append(&request, batches)
+        let receipt = self.state.lock().unwrap().append(&request, batches);
+        self.written.lock().unwrap().push(request.options);
+        receipt
     }
 
     async fn tail_rows(&self, _table: TableId, section: &TailSection) -> Result<Arc<SectionRows>> {
@@ -295,7 +343,7 @@ impl Database for TestDatabase {
 
     async fn optimize(&self, table: &TableName) -> Result<Receipt> {
         self.compact(&table.table, &[]).await;
-        Ok(Receipt { seq: self.snapshot().seq(), rows: 0 })
+        Ok(Receipt { seq: self.snapshot().seq(), ..Receipt::default() })
     }
 
     async fn checkpoint(&self) -> Result<Seq> {
@@ -312,5 +360,12 @@ impl Database for TestDatabase {
 
     fn node_settings(&self) -> Vec<NodeSetting> {
         Vec::new()
+    }
+
+    fn nodes(&self) -> Vec<NodeRow> {
+        let near = NodeRow { node_id: "a".into(), role: "writer".into(), epoch: 2, ..NodeRow::default() };
+        let far =
+            NodeRow { node_id: "b".into(), lag_commits: Some(3), lag_seconds: Some(0.5), ..near.clone() };
+        vec![near, far]
     }
 }

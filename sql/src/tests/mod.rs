@@ -2,6 +2,7 @@
 
 mod binding;
 mod database;
+mod options;
 mod queries;
 mod statements;
 mod system;

@@ -22,7 +22,7 @@ async fn options_are_set_shown_and_reset() {
         ("schema", "nowhere", ErrorKind::NotFound),
         ("catalog", "other", ErrorKind::NotFound),
         ("tandem.schema", "maybe", ErrorKind::InvalidInput),
-        ("tandem.ack", "store", ErrorKind::Unsupported),
+        ("tandem.ack", "local", ErrorKind::Unsupported),
         ("tandem.last_seq", "1", ErrorKind::Unsupported),
         ("tandem.nothing", "1", ErrorKind::InvalidInput),
         ("datafusion.execution.batch_size", "1", ErrorKind::InvalidInput),

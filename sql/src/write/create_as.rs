@@ -12,6 +12,7 @@ use tandem_types::{Error, ErrorKind, Result, TableName};
 use super::list;
 use crate::database::{AppendRequest, CreateTable};
 use crate::error::IntoTandem;
+use crate::options::WriteOptions;
 use crate::params::{Parameters, row_values};
 use crate::prepared::{UpdateResult, query_plan};
 use crate::running::Job;
@@ -41,12 +42,13 @@ impl CreateAs {
         session: &Session,
         sql: &str,
         bound: Option<RecordBatch>,
+        options: WriteOptions,
     ) -> Result<UpdateResult> {
         let engine = session.engine();
         let snapshot = engine.database().snapshot();
         let exists = snapshot.table_named(&self.name).is_some();
         if exists && self.if_not_exists {
-            return Ok(UpdateResult { seq: snapshot.seq(), rows: Some(0) });
+            return Ok(UpdateResult::nothing(snapshot.seq(), Some(0)));
         }
         if exists && !self.or_replace {
             return Err(Error::already_exists(format!("table {} exists", self.name)));
@@ -86,13 +88,13 @@ impl CreateAs {
         let rows = job.start(engine, guard, move |batch| to_wire(&batch, &wire));
         let create = CreateTable { spec, if_not_exists: false, replace: self.or_replace };
         let policy = SchemaPolicy::Strict;
-        let request =
-            AppendRequest { table: self.name.clone(), schema, policy, create: Some(create), queued: None };
+        let table = self.name.clone();
+        let request = AppendRequest { table, schema, policy, create: Some(create), queued: None, options };
         match engine.database().append(request, rows).await {
-            Ok(receipt) => Ok(UpdateResult { seq: receipt.seq, rows: Some(receipt.rows) }),
+            Ok(receipt) => Ok(receipt.into()),
             // Somebody else created it meanwhile: then there is nothing to do.
             Err(error) if self.if_not_exists && error.kind() == ErrorKind::AlreadyExists => {
-                Ok(UpdateResult { seq: engine.database().snapshot().seq(), rows: Some(0) })
+                Ok(UpdateResult::nothing(engine.database().snapshot().seq(), Some(0)))
             }
             Err(error) => Err(error),
         }

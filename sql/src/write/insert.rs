@@ -17,6 +17,7 @@ use super::list;
 use super::values::{bind, faulty_column, with_nulls};
 use crate::database::AppendRequest;
 use crate::error::IntoTandem;
+use crate::options::WriteOptions;
 use crate::params::Parameters;
 use crate::prepared::UpdateResult;
 use crate::running::Job;
@@ -46,11 +47,12 @@ impl Insert {
         session: &Session,
         sql: &str,
         bound: Option<RecordBatch>,
+        options: WriteOptions,
     ) -> Result<UpdateResult> {
         let engine = session.engine();
         let snapshot = engine.database().snapshot();
         if bound.as_ref().is_some_and(|rows| rows.num_rows() == 0) {
-            return Ok(UpdateResult { seq: snapshot.seq(), rows: Some(0) });
+            return Ok(UpdateResult::nothing(snapshot.seq(), Some(0)));
         }
         let guard = list(session, sql, &snapshot)?;
         let state = session.state(&snapshot)?;
@@ -80,9 +82,10 @@ impl Insert {
             policy,
             create: None,
             queued: None,
+            options,
         };
         match engine.database().append(request, rows).await {
-            Ok(receipt) => Ok(UpdateResult { seq: receipt.seq, rows: Some(receipt.rows) }),
+            Ok(receipt) => Ok(receipt.into()),
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 let find = async move { Ok(first.and_then(|plan| faulty_column(&state, &plan))) };
                 let column = engine.runtime().run(find).await?.and_then(|i| schema.fields().get(i));

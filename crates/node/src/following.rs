@@ -1,0 +1,210 @@
+//! Following others: their commits arrive here within milliseconds, instead of with the next look into the store.
+//!
+//! Writers follow every other writer, each for its own commits; a replica follows one node for all of them. Whatever goes
+//! wrong here costs speed only: a node that hears nothing polls the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{Stream, StreamExt, unfold};
+use tandem_client::tail::{self, Follow, HEAD_INTERVAL, Progress, Push, Scope};
+use tandem_client::{Client, ConnectOptions};
+use tandem_env::within;
+use tandem_log::StoredCommit;
+use tandem_types::{Error, ErrorKind, Result};
+
+use crate::config::Upstream;
+use crate::{AbortOnDrop, Shared};
+
+/// How long an upstream may take to answer, and to say the next thing.
+const CONNECT_FOR: Duration = Duration::from_secs(3);
+const SILENCE_MAX: Duration = HEAD_INTERVAL.saturating_mul(3);
+
+/// Waits between attempts; they double.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(3);
+
+/// An upstream of another database, or of another history, is not asked again so soon.
+const RETRY_FOREIGN: Duration = Duration::from_secs(30);
+
+/// Progress is told at least this often.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs until it is aborted.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    match (&shared.config.upstream, shared.config.replica) {
+        (Upstream::Store, _) => {}
+        (Upstream::Addresses(addresses), _) => {
+            let addresses = addresses.clone();
+            follow_one_of(shared, move |_| addresses.clone()).await;
+        }
+        (Upstream::Found, true) => {
+            follow_one_of(shared, Shared::writers_to_follow).await;
+        }
+        (Upstream::Found, false) => follow_all_writers(shared).await,
+    }
+}
+
+/// Follows the first of the candidates that answers, and the next when it goes away.
+async fn follow_one_of(shared: Arc<Shared>, candidates: impl Fn(&Shared) -> Vec<String>) {
+    let clock = shared.env.clock.clone();
+    let mut changes = shared.peers.changes.subscribe();
+    let mut wait = RETRY_MIN;
+    loop {
+        changes.mark_unchanged();
+        let mut least = Duration::MAX;
+        for address in candidates(&shared) {
+            let started = clock.monotonic();
+            let error = shared.follow(&address, Scope::All).await;
+            if clock.monotonic() - started > SILENCE_MAX {
+                wait = RETRY_MIN;
+            }
+            least = least.min(if is_final(&error) { RETRY_FOREIGN } else { wait });
+            ended(&address, &error);
+        }
+        // Nobody to follow: that will be a change.
+        let wait_now = if least == Duration::MAX { RETRY_MAX } else { least };
+        // Whoever comes back is tried at once.
+        let changed = within(&*clock, wait_now, changes.changed()).await;
+        wait = if changed.is_some() { RETRY_MIN } else { (wait * 2).min(RETRY_MAX) };
+    }
+}
+
+/// Follows every other writer that is there.
+async fn follow_all_writers(shared: Arc<Shared>) {
+    let clock = shared.env.clock.clone();
+    let mut changes = shared.peers.changes.subscribe();
+    let mut feeds: BTreeMap<String, AbortOnDrop> = BTreeMap::new();
+    loop {
+        changes.mark_unchanged();
+        let live = shared.peers.live(clock.monotonic());
+        let writers = live.into_iter().filter(|h| h.is_writer()).filter_map(|h| h.address);
+        let wanted: BTreeSet<String> = writers.collect();
+        // Dropping one ends it.
+        feeds.retain(|address, _| wanted.contains(address));
+        for address in wanted {
+            let shared = shared.clone();
+            feeds
+                .entry(address.clone())
+                .or_insert_with(|| AbortOnDrop(tokio::spawn(keep_following(shared, address))));
+        }
+        // Also without a change: nobody tells of those that fell silent.
+        let _ = within(&*clock, SILENCE_MAX, changes.changed()).await;
+    }
+}
+
+async fn keep_following(shared: Arc<Shared>, address: String) {
+    let clock = shared.env.clock.clone();
+    let mut wait = RETRY_MIN;
+    loop {
+        let started = clock.monotonic();
+        let error = shared.follow(&address, Scope::Own).await;
+        ended(&address, &error);
+        if clock.monotonic() - started > SILENCE_MAX {
+            wait = RETRY_MIN;
+        }
+        clock.sleep(if is_final(&error) { RETRY_FOREIGN } else { wait }).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// Whether the next attempt will hardly do better.
+fn is_final(error: &Error) -> bool {
+    !matches!(
+        error.kind(),
+        ErrorKind::Unavailable | ErrorKind::Cancelled | ErrorKind::DeadlineExceeded | ErrorKind::Overloaded
+    )
+}
+
+fn ended(address: &str, error: &Error) {
+    if is_final(error) {
+        tracing::warn!(%address, %error, "this node is not to be followed; reading the store instead");
+    } else {
+        tracing::info!(%address, %error, "not followed any more");
+    }
+}
+
+impl Shared {
+    /// Each replica begins with another one, so that they share the work.
+    fn writers_to_follow(&self) -> Vec<String> {
+        let mut writers = self.peers.writers(self.env.clock.monotonic());
+        if let Some(place) = self.writer.id().0.checked_rem(writers.len() as u64) {
+            writers.rotate_left(usize::try_from(place).unwrap_or(0));
+        }
+        writers
+    }
+
+    /// Follows one node until that ends, and says why.
+    async fn follow(self: &Arc<Self>, address: &str, scope: Scope) -> Error {
+        match self.try_follow(address, scope).await {
+            Ok(()) => Error::unavailable("the node ended the stream"),
+            Err(error) => error,
+        }
+    }
+
+    async fn try_follow(self: &Arc<Self>, address: &str, scope: Scope) -> Result<()> {
+        let clock = &*self.env.clock;
+        let silent = || Error::unavailable("the node says nothing");
+        let connecting = async {
+            // Who tries again, and whom, is decided here.
+            let options = ConnectOptions { retry_for: Duration::ZERO, ..self.config.connect.clone() };
+            let client = Client::connect_with(address, options).await?;
+            let state = self.writer.state();
+            let follow = Follow {
+                database: self.log.database(),
+                applied: state.seq(),
+                header_hash: state.header_hash(),
+                node_id: self.config.node_id.clone(),
+                incarnation: self.writer.id(),
+                address: self.config.advertise.clone(),
+                replica: self.config.replica,
+                scope,
+            };
+            tail::follow(&client, &follow, progress(self.clone())).await
+        };
+        let mut pushes = within(clock, CONNECT_FOR, connecting).await.ok_or_else(silent)??;
+        // It counts once it speaks.
+        let mut feed = None;
+        loop {
+            let push = within(clock, SILENCE_MAX, pushes.next()).await.ok_or_else(silent)?;
+            let Some(push) = push else { return Ok(()) };
+            let push = push?;
+            let feed = feed.get_or_insert_with(|| {
+                tracing::info!(%address, ?scope, "following");
+                self.writer.feed()
+            });
+            match push {
+                Push::Head(seq) => {
+                    feed.check()?;
+                    self.writer.heard_of(seq);
+                }
+                Push::Commit { seq, object, whole } => {
+                    let stored = StoredCommit::decode(&object, whole)
+                        .map_err(|e| e.context(format!("commit {seq}")))?;
+                    feed.offer(stored).await?;
+                }
+            }
+        }
+    }
+}
+
+/// What this node, and those that follow it, have applied: at each change, and at intervals.
+fn progress(shared: Arc<Shared>) -> impl Stream<Item = Progress> + Send + 'static {
+    let states = shared.writer.watch();
+    let downstream = shared.downstream.changes.subscribe();
+    unfold((shared, states, downstream, true), |(shared, mut states, mut downstream, first)| async move {
+        if !first {
+            tokio::select! {
+                changed = states.changed() => changed.ok()?,
+                _ = downstream.changed() => {}
+                () = shared.env.clock.sleep(REPORT_INTERVAL) => {}
+            }
+        }
+        downstream.mark_unchanged();
+        let own = (shared.writer.id(), states.borrow_and_update().seq());
+        let mut applied = vec![own];
+        applied.extend(shared.downstream.all());
+        Some((Progress { applied }, (shared, states, downstream, false)))
+    })
+}
