@@ -1,75 +1,73 @@
 //! Addresses of servers and names of tables, as users write them.
 
-use std::time::Duration;
-
 use tandem_types::{Error, Result};
-use tonic::transport::{Channel, Endpoint};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Flow-control windows: large enough that a batch of 4 MiB does not wait for a round trip.
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-
-/// Turns `grpc://host:port`, `grpc+tcp://…`, `http://…` or a bare `host:port` into what tonic dials.
-pub(crate) fn dialled_url(url: &str) -> Result<String> {
-    let url = url.trim();
-    let (scheme, rest) = url.split_once("://").unwrap_or(("grpc", url));
-    let authority = rest.trim_end_matches('/');
-    match scheme {
-        "grpc" | "grpc+tcp" | "http" => {}
-        "grpc+tls" | "https" => {
-            return Err(Error::unsupported(format!(
-                "the address {url:?} asks for TLS, which is not supported yet"
-            )));
-        }
-        other => {
-            return Err(Error::invalid(format!(
-                "the address {url:?} has the unknown scheme {other:?}: write grpc://host:port"
-            )));
-        }
-    }
-    if authority.is_empty() || authority.contains(['/', ' ', '@', '?']) {
-        return Err(Error::invalid(format!("the address {url:?} is not of the form grpc://host:port")));
-    }
-    Ok(format!("http://{authority}"))
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// As it was written.
+    pub(crate) url: String,
+    /// `host:port`; an IPv6 host is in brackets.
+    pub(crate) authority: String,
+    pub(crate) tls: bool,
 }
 
-/// Connects to the first of the comma-separated addresses that answers; returns it too.
-pub(crate) async fn connect_first(urls: &str) -> Result<(Channel, String)> {
-    let mut failures = Vec::new();
-    let listed: Vec<&str> = urls.split(',').map(str::trim).filter(|u| !u.is_empty()).collect();
-    // A misspelt address is an error even when an earlier one would have answered.
-    let dialled = listed.iter().map(|u| dialled_url(u)).collect::<Result<Vec<_>>>()?;
-    for (url, target) in listed.iter().zip(dialled) {
-        match endpoint(&target)?.connect().await {
-            Ok(channel) => return Ok((channel, (*url).to_owned())),
-            Err(error) => failures.push(format!("{url}: {}", deepest(&error))),
+impl Address {
+    /// Reads `grpc://host:port`, `grpc+tcp://…`, `grpc+tls://…`, `http://…`, `https://…` or a bare `host:port`.
+    pub(crate) fn parse(url: &str) -> Result<Self> {
+        let url = url.trim();
+        let (scheme, rest) = url.split_once("://").unwrap_or(("grpc", url));
+        let authority = rest.trim_end_matches('/');
+        let tls = match scheme {
+            "grpc" | "grpc+tcp" | "http" => false,
+            "grpc+tls" | "https" => true,
+            other => {
+                return Err(Error::invalid(format!(
+                    "the address {url:?} has the unknown scheme {other:?}: write grpc://host:port or grpc+tls://host:port"
+                )));
+            }
+        };
+        if authority.is_empty() || authority.contains(['/', ' ', '@', '?']) {
+            return Err(Error::invalid(format!("the address {url:?} is not of the form grpc://host:port")));
         }
+        Ok(Self { url: url.to_owned(), authority: authority.to_owned(), tls })
     }
-    if failures.is_empty() {
-        return Err(Error::invalid("no server address was given: write grpc://host:port"));
-    }
-    Err(Error::unavailable(format!("cannot reach a server at {}", failures.join("; "))))
-}
 
-fn endpoint(target: &str) -> Result<Endpoint> {
-    let endpoint = Endpoint::from_shared(target.to_owned())
-        .map_err(|e| Error::invalid(format!("the address {target:?} is not valid: {e}")))?;
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(Duration::from_secs(60)))
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
-}
-
-/// The innermost cause: tonic's own text is only "transport error".
-pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
-    let mut current = error;
-    while let Some(source) = current.source() {
-        current = source;
+    /// Reads addresses separated by commas; at least one, each once.
+    pub(crate) fn parse_all(urls: &str) -> Result<Vec<Self>> {
+        let mut addresses: Vec<Self> = Vec::new();
+        for url in urls.split(',').map(str::trim).filter(|u| !u.is_empty()) {
+            let address = Self::parse(url)?;
+            if !addresses.iter().any(|known| known.is_same(&address)) {
+                addresses.push(address);
+            }
+        }
+        if addresses.is_empty() {
+            return Err(Error::invalid("no server address was given: write grpc://host:port"));
+        }
+        Ok(addresses)
     }
-    current.to_string()
+
+    /// Whether both lead to the same server, however they are written.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.tls == other.tls && self.authority.eq_ignore_ascii_case(&other.authority)
+    }
+
+    /// The host alone, as a certificate names it.
+    pub(crate) fn host(&self) -> &str {
+        self.host_and_port().0
+    }
+
+    /// The port, if the address names one.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.host_and_port().1
+    }
+
+    fn host_and_port(&self) -> (&str, Option<u16>) {
+        let split = self.authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let (host, port) = split.map_or((self.authority.as_str(), None), |(host, port)| (host, Some(port)));
+        (host.trim_start_matches('[').trim_end_matches(']'), port)
+    }
 }
 
 /// Splits `t` or `schema.t` into its parts. A part in double quotes may hold dots; `""` is a quote.
@@ -117,14 +115,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_dialled_without_their_scheme() {
+    fn addresses_are_read_however_they_are_written() {
         for url in ["grpc://h:1", "grpc+tcp://h:1/", "http://h:1", "h:1", " h:1 "] {
-            assert_eq!(dialled_url(url).unwrap(), "http://h:1", "{url}");
+            let address = Address::parse(url).unwrap();
+            assert_eq!((address.tls, address.host(), address.port()), (false, "h", Some(1)), "{url}");
         }
-        assert_eq!(dialled_url("grpc+tls://h:1").unwrap_err().kind(), ErrorKind::Unsupported);
+        for url in ["grpc+tls://[fe80::a]:1", "https://[fe80::a]:1/"] {
+            let address = Address::parse(url).unwrap();
+            assert_eq!((address.tls, address.host(), address.port()), (true, "fe80::a", Some(1)), "{url}");
+        }
+        assert_eq!(Address::parse("https://h").unwrap().port(), None);
         for url in ["ftp://h:1", "grpc://", "grpc://h:1/path", "grpc://u@h:1"] {
-            assert_eq!(dialled_url(url).unwrap_err().kind(), ErrorKind::InvalidInput, "{url}");
+            assert_eq!(Address::parse(url).unwrap_err().kind(), ErrorKind::InvalidInput, "{url}");
         }
+    }
+
+    #[test]
+    fn lists_name_each_server_once_and_at_least_one() {
+        let urls = |text: &str| {
+            Address::parse_all(text).map(|all| all.into_iter().map(|a| a.url).collect::<Vec<_>>())
+        };
+        assert_eq!(urls("grpc://a:1, b:2,http://A:1,").unwrap(), ["grpc://a:1", "b:2"]);
+        assert_eq!(urls(" , ").unwrap_err().kind(), ErrorKind::InvalidInput);
+        // A misspelt address is an error even when another one would have answered.
+        assert!(urls("a:1,ftp://b:2").is_err());
     }
 
     #[test]
@@ -135,16 +149,5 @@ mod tests {
         for name in ["", ".", "a.", ".a", "a.b.c", "\"a", "\"a\"b", "\"\""] {
             assert!(table_path(name).is_err(), "{name}");
         }
-    }
-
-    #[tokio::test]
-    async fn an_unreachable_server_is_named() {
-        let error = connect_first("grpc://127.0.0.1:1,127.0.0.1:2").await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(
-            error.message().contains("127.0.0.1:1") && error.message().contains("127.0.0.1:2"),
-            "{error}"
-        );
-        assert_eq!(connect_first(" , ").await.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 }

@@ -1,56 +1,119 @@
-//! The client itself: one connection and the calls over it.
+//! The client itself: where to connect and what goes with every call.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::sql::{CommandStatementQuery, CommandStatementUpdate, DoPutUpdateResult, ProstMessageExt};
-use arrow_flight::{Action, FlightData, FlightDescriptor, FlightInfo, Ticket};
-use arrow_schema::{Schema, SchemaRef};
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt, stream};
-use prost::Message;
-use tandem_types::{Error, Result};
-use tokio::sync::Semaphore;
+use futures::TryStreamExt;
+use tandem_access::ClientTls;
+use tandem_env::{SystemChance, SystemClock};
+use tandem_types::{Error, ErrorKind, Result};
 use tonic::Request;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
 
-use crate::address::{connect_first, table_path};
-use crate::ingest::{self, IngestMode};
-use crate::put::{PutSession, gated, in_messages};
-use crate::query::{QueryResult, Written};
-use crate::status::{error_from_flight, error_from_status};
-use crate::upload::{send, upload};
+use crate::links::{Link, Links, OnLinkEvent};
+use crate::retry::Outside;
+use crate::shared::Shared;
+use crate::status::Failure;
 
 /// The largest message that is accepted from a server.
 const RECEIVE_BYTES_MAX: usize = 256 << 20;
 /// Unacknowledged batches of a put.
 const WINDOW_BATCHES: usize = 16;
+/// Bytes of an ingest that are kept so that it can be sent again.
+const REPLAY_BYTES: usize = 64 << 20;
+/// How long a call is tried again unless told otherwise.
+pub const RETRY_FOR: Duration = Duration::from_secs(30);
+const TOKEN_BYTES_MAX: usize = 128;
 
-/// A connection to one server. Clones share it, and with it the session.
+pub(crate) const TOKEN_HEADER: &str = "tandem-token";
+const MIN_SEQ_HEADER: &str = "tandem-min-seq";
+const AUTHORIZATION: &str = "authorization";
+
+/// The actions that may be carried out twice: they report, or do upkeep that is waste when done again, never damage.
+const REPEATABLE_ACTIONS: [&str; 3] = ["tandem.Status", "tandem.Compact", "tandem.Checkpoint"];
+
+/// How to connect.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// Whom to believe at `grpc+tls://` addresses; `None`: whom the machine believes.
+    pub tls: Option<ClientTls>,
+    /// The access token to show to the server.
+    pub access_token: Option<String>,
+    /// How long after its first failure a call is tried again, at all addresses in turn. Zero: never. A call that is
+    /// answered late is not bounded by it.
+    pub retry_for: Duration,
+    /// Told when the connection changes.
+    pub on_event: Option<OnLinkEvent>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self { tls: None, access_token: None, retry_for: RETRY_FOR, on_event: None }
+    }
+}
+
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectOptions")
+            .field("tls", &self.tls)
+            .field("access_token", &self.access_token.as_ref().map(|_| "…"))
+            .field("retry_for", &self.retry_for)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection to one of several servers of a database. Clones share it, and with it the session.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Channel,
-    url: String,
-    headers: MetadataMap,
-    window: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) headers: MetadataMap,
+    pub(crate) window: usize,
+    pub(crate) replay_bytes: usize,
 }
 
 impl Client {
     /// Connects to the first address of `URL[,URL…]` that can be reached.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if one of them is no address, `Unavailable` if none can be reached now.
     pub async fn connect(urls: &str) -> Result<Self> {
-        let (channel, url) = connect_first(urls).await?;
-        Ok(Self { channel, url, headers: MetadataMap::new(), window: WINDOW_BATCHES })
+        Self::connect_with(urls, ConnectOptions::default()).await
     }
 
-    /// The address that answered.
-    pub fn url(&self) -> &str {
-        &self.url
+    /// As [`connect`](Self::connect), with options.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub async fn connect_with(urls: &str, options: ConnectOptions) -> Result<Self> {
+        let ConnectOptions { tls, access_token, retry_for, on_event } = options;
+        let mut headers = MetadataMap::new();
+        if let Some(token) = access_token {
+            headers.insert(AUTHORIZATION, authorization(&token)?);
+        }
+        let links = Links::new(urls, tls, on_event)?;
+        let outside = Outside { clock: Arc::new(SystemClock), chance: Arc::new(SystemChance), retry_for };
+        let shared = Arc::new(Shared::new(links, outside));
+        let client = Self { shared, headers, window: WINDOW_BATCHES, replay_bytes: REPLAY_BYTES };
+        client.shared.links.link(&client.headers).await?;
+        Ok(client)
+    }
+
+    /// The address in use; empty while there is none.
+    pub fn url(&self) -> String {
+        self.shared.links.present().map_or_else(String::new, |link| link.url.to_string())
     }
 
     /// Sends a header with every call, such as `tandem-schema: add`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if it cannot be sent.
     pub fn with_header(mut self, key: &str, value: &str) -> Result<Self> {
         let key = AsciiMetadataKey::from_bytes(key.as_bytes())
             .map_err(|_| Error::invalid(format!("{key:?} is not a valid header name")))?;
@@ -60,6 +123,31 @@ impl Client {
         Ok(self)
     }
 
+    /// Makes writes under this token instead of one that the client makes up; batch `i` of a put under `TOKEN#i`. A
+    /// token commits one write: take a client with another token for the next.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if the token is empty, longer than 128 bytes, or not ASCII.
+    pub fn with_token(self, token: &str) -> Result<Self> {
+        if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "a token has 1 to {TOKEN_BYTES_MAX} bytes, this one has {}",
+                token.len()
+            )));
+        }
+        self.with_header(TOKEN_HEADER, token)
+    }
+
+    /// Makes reads wait until the node has applied this commit.
+    ///
+    /// # Errors
+    ///
+    /// None that can happen; the header is a number.
+    pub fn with_min_seq(self, seq: u64) -> Result<Self> {
+        self.with_header(MIN_SEQ_HEADER, &seq.to_string())
+    }
+
     /// Bounds the unacknowledged batches of a [`Client::put`]; at least 1.
     #[must_use]
     pub fn with_window(mut self, batches: usize) -> Self {
@@ -67,131 +155,109 @@ impl Client {
         self
     }
 
-    /// Runs one statement. A query answers with rows; a write has happened when this returns.
-    pub async fn query(&self, sql: &str) -> Result<QueryResult> {
-        let command = CommandStatementQuery { query: sql.to_owned(), transaction_id: None };
-        let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
-        let info = self.flight_info(descriptor).await?;
-        let written = written(&info.app_metadata);
-        let schema = schema_of(&info)?;
-        if written.is_some() || schema.fields().is_empty() {
-            return Ok(QueryResult::new(schema, written, stream::empty().boxed()));
-        }
-        let tickets: Vec<Ticket> = info.endpoint.into_iter().filter_map(|e| e.ticket).collect();
-        let client = self.clone();
-        // One endpoint after another: their order is the order of the rows.
-        let batches = stream::iter(tickets)
-            .then(move |ticket| {
-                let client = client.clone();
-                async move { client.get(ticket).await }
-            })
-            .try_flatten();
-        Ok(QueryResult::new(schema, None, batches.boxed()))
+    /// Bounds the bytes of a [`Client::ingest`] that are kept in memory so that it can be sent again.
+    #[must_use]
+    pub fn with_replay_bytes(mut self, bytes: usize) -> Self {
+        self.replay_bytes = bytes;
+        self
     }
 
-    /// Runs one write; returns the rows that it touched, if it counts rows.
-    pub async fn execute(&self, sql: &str) -> Result<Option<i64>> {
-        let command = CommandStatementUpdate { query: sql.to_owned(), transaction_id: None };
-        let message = FlightData {
-            flight_descriptor: Some(FlightDescriptor::new_cmd(command.as_any().encode_to_vec())),
-            ..Default::default()
-        };
-        let messages = stream::iter([Ok(message)]);
-        let mut answers = send(self.channel.clone(), self.headers.clone(), messages)
-            .await
-            .map_err(|status| error_from_status(&status))?;
-        let answer = answers.message().await.map_err(|status| error_from_status(&status))?;
-        Ok(Some(record_count(answer.map(|a| a.app_metadata))?).filter(|n| *n >= 0))
-    }
-
-    /// Appends batches to `t` or `schema.t`, each one a transaction of its own; see [`PutSession`].
+    /// Runs a named action, such as `tandem.Status`; returns the bodies of its results. One that must not be carried out
+    /// twice is tried again only if it was not sent.
     ///
-    /// Batches of more than 4 MiB are cut by rows, batches without rows are not sent. An error of the
-    /// source ends the call; what was acknowledged before stays.
-    pub async fn put<S>(&self, table: &str, schema: SchemaRef, batches: S) -> Result<PutSession>
-    where
-        S: Stream<Item = Result<RecordBatch>> + Send + 'static,
-    {
-        let descriptor = FlightDescriptor::new_path(table_path(table)?);
-        let window = Arc::new(Semaphore::new(self.window));
-        let batches = gated(in_messages(batches), window.clone());
-        let upload = upload(self.channel.clone(), self.headers.clone(), descriptor, schema, batches).await?;
-        Ok(PutSession::new(upload, window))
-    }
-
-    /// Sends a whole stream into `t` or `schema.t` as one transaction; returns the rows committed.
+    /// # Errors
     ///
-    /// An error of the source resets the call, so that nothing is committed.
-    pub async fn ingest<S>(&self, table: &str, mode: IngestMode, schema: SchemaRef, batches: S) -> Result<u64>
-    where
-        S: Stream<Item = Result<RecordBatch>> + Send + 'static,
-    {
-        let descriptor = ingest::descriptor(table, mode)?;
-        let (channel, headers) = (self.channel.clone(), self.headers.clone());
-        let mut upload = upload(channel, headers, descriptor, schema, in_messages(batches)).await?;
-        let answer = upload.next().await?;
-        let rows = record_count(answer.map(|a| a.app_metadata))?;
-        u64::try_from(rows).map_err(|_| Error::internal("the server did not say how many rows it ingested"))
-    }
-
-    /// Runs a named action, such as `tandem.Status`; returns the bodies of its results.
+    /// What the server answers, or `Unavailable`.
     pub async fn action(&self, name: &str, body: impl Into<Bytes>) -> Result<Vec<Bytes>> {
-        let action = Action { r#type: name.to_owned(), body: body.into() };
-        let answers = self
-            .service()
-            .do_action(self.request(action))
-            .await
-            .map_err(|status| error_from_status(&status))?
-            .into_inner();
-        answers.map_ok(|r| r.body).map_err(|status| error_from_status(&status)).try_collect().await
+        let body = body.into();
+        let mut retry = self.shared.retry();
+        loop {
+            let link = retry.link(&self.headers).await?;
+            match self.act(&link, name, body.clone()).await {
+                Ok(answers) => return Ok(answers),
+                Err(failure) if failure.lost && !REPEATABLE_ACTIONS.contains(&name) => {
+                    self.shared.links.leave(&link, &failure.error);
+                    return Err(failure.error.context(format!("{name} may have been carried out or not")));
+                }
+                Err(failure) => retry.failed(&link, failure)?,
+            }
+        }
     }
 
-    async fn flight_info(&self, descriptor: FlightDescriptor) -> Result<FlightInfo> {
-        let answer = self.service().get_flight_info(self.request(descriptor)).await;
-        Ok(answer.map_err(|status| error_from_status(&status))?.into_inner())
+    async fn act(&self, link: &Link, name: &str, body: Bytes) -> Result<Vec<Bytes>, Failure> {
+        let action = arrow_flight::Action { r#type: name.to_owned(), body };
+        let answers = service_of(link).do_action(self.request(action)).await?.into_inner();
+        Ok(answers.map_ok(|r| r.body).try_collect().await?)
     }
 
-    async fn get(
-        &self,
-        ticket: Ticket,
-    ) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + 'static + use<>> {
-        let messages = self
-            .service()
-            .do_get(self.request(ticket))
-            .await
-            .map_err(|status| error_from_status(&status))?
-            .into_inner();
-        let batches = FlightRecordBatchStream::new_from_flight_data(messages.map_err(Into::into));
-        Ok(batches.map_err(|e| error_from_flight(&e)))
+    /// The service at the address in use, for calls that are not tried again here.
+    pub(crate) async fn service(&self) -> Result<FlightServiceClient<Channel>> {
+        Ok(service_of(&self.shared.links.link(&self.headers).await?))
     }
 
-    fn service(&self) -> FlightServiceClient<Channel> {
-        FlightServiceClient::new(self.channel.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX)
-    }
-
-    fn request<T>(&self, message: T) -> Request<T> {
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         *request.metadata_mut() = self.headers.clone();
         request
     }
-}
 
-/// What a FlightInfo's metadata says of a write: queries carry `snapshot_seq`, writes carry `seq`.
-fn written(metadata: &[u8]) -> Option<Written> {
-    serde_json::from_slice(metadata).ok()
-}
-
-fn schema_of(info: &FlightInfo) -> Result<SchemaRef> {
-    if info.schema.is_empty() {
-        return Ok(Arc::new(Schema::empty()));
+    /// The headers of a write: these, and its token.
+    pub(crate) fn write_headers(&self, token: &str) -> Result<MetadataMap> {
+        let mut headers = self.headers.clone();
+        let value = AsciiMetadataValue::try_from(token)
+            .map_err(|_| Error::invalid(format!("the token {token:?} cannot be sent in a header")))?;
+        headers.insert(TOKEN_HEADER, value);
+        Ok(headers)
     }
-    let schema = info.clone().try_decode_schema();
-    schema.map(Arc::new).map_err(|e| Error::internal(format!("the server's schema is not readable: {e}")))
+
+    /// The token of a write: what the caller said, else a new one.
+    pub(crate) fn token(&self) -> String {
+        let said = self.headers.get(TOKEN_HEADER).and_then(|t| t.to_str().ok());
+        said.map_or_else(|| self.shared.next_token(), str::to_owned)
+    }
+
+    /// Adds what a read over this link has to demand; returns it.
+    pub(crate) fn demand(&self, headers: &mut MetadataMap, link: &Link) -> Option<u64> {
+        let seq = self.shared.min_seq(link)?;
+        let said = headers.get(MIN_SEQ_HEADER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+        let seq = seq.max(said.unwrap_or_default());
+        headers.insert(MIN_SEQ_HEADER, AsciiMetadataValue::from(seq));
+        Some(seq)
+    }
 }
 
-fn record_count(metadata: Option<Bytes>) -> Result<i64> {
-    let metadata = metadata.ok_or_else(|| Error::internal("the server ended the call without an answer"))?;
-    let result = DoPutUpdateResult::decode(metadata)
-        .map_err(|e| Error::internal(format!("the server's row count is not readable: {e}")))?;
-    Ok(result.record_count)
+fn authorization(token: &str) -> Result<AsciiMetadataValue> {
+    let bad = || {
+        Error::invalid("the access token has characters that cannot be sent: it is letters, digits and signs")
+    };
+    let token = token.trim();
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(bad());
+    }
+    let mut value = AsciiMetadataValue::try_from(format!("Bearer {token}")).map_err(|_| bad())?;
+    // Kept out of logs, and out of the tables that compress headers.
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+pub(crate) fn service_of(link: &Link) -> FlightServiceClient<Channel> {
+    FlightServiceClient::new(link.channel.clone()).max_decoding_message_size(RECEIVE_BYTES_MAX)
+}
+
+/// Says of a write's failure what is known of it.
+pub(crate) fn of_write(error: Error, maybe_done: bool, token: &str) -> Error {
+    let kind = match error.kind() {
+        // Nobody's last word is a refusal, and an earlier try may have reached its end.
+        ErrorKind::Unavailable | ErrorKind::NotWriter | ErrorKind::OutcomeUnknown if maybe_done => {
+            ErrorKind::OutcomeUnknown
+        }
+        _ => return error,
+    };
+    Error::new(
+        kind,
+        format!(
+            "{}; whether it was committed is not known: the same write under the token {token:?} cannot be committed twice",
+            error.message()
+        ),
+    )
 }

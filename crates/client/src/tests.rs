@@ -1,4 +1,8 @@
 //! The client against a server in this process that counts what it is sent.
+#![expect(clippy::disallowed_methods, reason = "real connections need real time")]
+
+mod failover;
+mod kit;
 
 use std::sync::{Arc, Mutex};
 
@@ -203,6 +207,13 @@ async fn start() -> (Fake, Client) {
 }
 
 #[tokio::test]
+async fn an_unreachable_server_is_named_at_once() {
+    let error = Client::connect("grpc://127.0.0.1:1,127.0.0.1:2").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("127.0.0.1:1") && error.message().contains("127.0.0.1:2"), "{error}");
+}
+
+#[tokio::test]
 async fn queries_read_all_endpoints_and_writes_say_what_they_did() {
     let (fake, client) = start().await;
     let client = client.with_header("tandem-schema", "add").unwrap();
@@ -214,8 +225,8 @@ async fn queries_read_all_endpoints_and_writes_say_what_they_did() {
     let result = client.query("write").await.unwrap();
     let written = result.written().unwrap();
     assert_eq!((written.seq, written.rows), (9, Some(2)));
-    assert_eq!(client.execute("5").await.unwrap(), Some(5));
-    assert_eq!(client.execute("-1").await.unwrap(), None);
+    assert_eq!(client.execute("5").await.unwrap().rows, Some(5));
+    assert_eq!(client.execute("-1").await.unwrap().rows, None);
 
     let error = client.query("bad").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SchemaConflict);
@@ -243,9 +254,12 @@ async fn an_ingest_is_whole_or_seen_as_broken() {
     let (fake, client) = start().await;
     let schema = numbers(0).schema();
     let whole = stream::iter([Ok(numbers(3)), Ok(numbers(4))]);
-    assert_eq!(client.ingest("s.t", IngestMode::Append, schema.clone(), whole).await.unwrap(), 7);
+    assert_eq!(client.ingest("s.t", IngestMode::Append, schema.clone(), whole).await.unwrap().rows, Some(7));
     let nothing = stream::empty();
-    assert_eq!(client.ingest("s.t", IngestMode::Create, schema.clone(), nothing).await.unwrap(), 0);
+    assert_eq!(
+        client.ingest("s.t", IngestMode::Create, schema.clone(), nothing).await.unwrap().rows,
+        Some(0)
+    );
 
     assert_eq!(*fake.ingests.lock().unwrap(), [Ingested::Whole(7), Ingested::Whole(0)]);
 

@@ -8,8 +8,13 @@
 //! their value as float64, strings and binaries by their bytes, dictionaries as their values. Decimals
 //! count by their unscaled value: compare them at one scale, that is after the casts.
 
-use arrow::array::{Array, ArrayAccessor, ArrayIter, AsArray, RecordBatch};
-use arrow::datatypes::{IntervalDayTime, IntervalMonthDayNano, i256};
+use arrow::array::{
+    Array, ArrayAccessor, ArrayIter, AsArray, PrimitiveArray, RecordBatch, downcast_dictionary_array,
+};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{
+    ArrowDictionaryKeyType, ArrowNativeType, IntervalDayTime, IntervalMonthDayNano, i256,
+};
 use arrow::row::{RowConverter, SortField};
 use arrow_schema::DataType;
 use tandem_types::{ColumnId, Error, Result};
@@ -127,31 +132,50 @@ codes! {
 
 /// Adds the hash of each value of `array` to its row's.
 fn add_column(array: &dyn Array, seed: u64, hashes: &mut [u64]) -> Result<()> {
-    let Some(dictionary) = array.as_any_dictionary_opt() else {
-        let nulls = array.logical_nulls();
-        let codes = codes(array)?;
-        match nulls.filter(|n| n.null_count() > 0) {
-            None => hashes.iter_mut().zip(codes).for_each(|(h, c)| *h = h.wrapping_add(value_hash(c, seed))),
-            Some(nulls) => hashes.iter_mut().zip(codes).zip(nulls.iter()).for_each(|((h, c), valid)| {
-                *h = h.wrapping_add(if valid { value_hash(c, seed) } else { 0 });
-            }),
-        }
-        return Ok(());
-    };
-    // Each distinct value is hashed once: tags cost a look into a small table per row.
-    let values = dictionary.values().as_ref();
-    if values.is_empty() {
-        return Ok(());
+    downcast_dictionary_array!(
+        array => return add_dictionary(array.keys(), array.values().as_ref(), seed, hashes),
+        _ => {}
+    );
+    let nulls = array.logical_nulls().filter(|n| n.null_count() > 0);
+    // Numbers go straight from their buffer into the hashes.
+    arrow::downcast_primitive_array!(
+        array => add_codes(array.values().iter().map(|v| v.code()), nulls.as_ref(), seed, hashes),
+        _ => add_codes(codes(array)?.into_iter(), nulls.as_ref(), seed, hashes)
+    );
+    Ok(())
+}
+
+fn add_codes(codes: impl Iterator<Item = u64>, nulls: Option<&NullBuffer>, seed: u64, hashes: &mut [u64]) {
+    match nulls {
+        None => hashes.iter_mut().zip(codes).for_each(|(h, c)| *h = h.wrapping_add(value_hash(c, seed))),
+        Some(nulls) => hashes.iter_mut().zip(codes).zip(nulls.iter()).for_each(|((h, c), valid)| {
+            *h = h.wrapping_add(if valid { value_hash(c, seed) } else { 0 });
+        }),
     }
+}
+
+/// Each distinct value is hashed once: tags cost a look into a small table per row.
+fn add_dictionary<K>(
+    keys: &PrimitiveArray<K>,
+    values: &dyn Array,
+    seed: u64,
+    hashes: &mut [u64],
+) -> Result<()>
+where
+    K: ArrowDictionaryKeyType,
+{
     let mut by_key: Vec<u64> = codes(values)?.into_iter().map(|c| value_hash(c, seed)).collect();
     if let Some(nulls) = values.logical_nulls() {
         by_key.iter_mut().zip(nulls.iter()).filter(|(_, valid)| !valid).for_each(|(h, _)| *h = 0);
     }
-    let valid = dictionary.keys().nulls();
-    for (row, (key, hash)) in dictionary.normalized_keys().into_iter().zip(hashes).enumerate() {
-        if valid.is_none_or(|n| n.is_valid(row)) {
-            *hash = hash.wrapping_add(by_key.get(key).copied().unwrap_or(0));
-        }
+    // Below a null may stand any key.
+    let hash_of = |key: &K::Native| by_key.get(key.as_usize()).copied().unwrap_or(0);
+    let rows = hashes.iter_mut().zip(keys.values());
+    match keys.nulls().filter(|n| n.null_count() > 0) {
+        None => rows.for_each(|(hash, key)| *hash = hash.wrapping_add(hash_of(key))),
+        Some(nulls) => rows.zip(nulls.iter()).filter(|(_, valid)| *valid).for_each(|((hash, key), _)| {
+            *hash = hash.wrapping_add(hash_of(key));
+        }),
     }
     Ok(())
 }

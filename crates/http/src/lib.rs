@@ -4,7 +4,12 @@
 //! - `/readyz`: 200 once requests are served, 503 before and while shutting down;
 //! - `/metrics`: Prometheus text.
 //!
+//! Where tokens are asked for, only `/healthz` is open to everybody: what restarts a process has to ask it. Every other
+//! path, known or not, needs a token, and every method but GET and HEAD one that may write.
+//!
 //! It refuses to know what the numbers mean: whoever counts describes them.
+
+mod guard;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +19,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::serve::Listener;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tandem_access::{Access, Incoming, Wire};
+use tandem_env::{Clock, SystemClock};
 use tandem_types::{Error, Result};
 use tokio::net::TcpListener;
 
@@ -48,21 +56,40 @@ pub struct Probes {
     pub ready: Arc<AtomicBool>,
 }
 
-/// Serves until `shutdown` resolves.
+/// Serves those that `access` lets in, until `shutdown` resolves.
 pub async fn serve(
     listener: TcpListener,
     probes: Probes,
+    access: Access,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let incoming = Incoming::new(listener, access.tls.as_ref(), &["http/1.1"], clock.clone())?;
     let routes = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(probes);
-    axum::serve(listener, routes)
+    axum::serve(Connections(incoming), guard::guarded(routes, access, clock))
         .with_graceful_shutdown(shutdown)
         .await
         .map_err(|e| Error::unavailable(format!("the HTTP service failed: {e}")))
+}
+
+/// Connections as axum wants them.
+struct Connections(Incoming);
+
+impl Listener for Connections {
+    type Io = Wire;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Wire, Self::Addr) {
+        self.0.accept().await
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
 }
 
 async fn healthz(State(probes): State<Probes>) -> impl IntoResponse {

@@ -47,7 +47,7 @@ pub struct StatusArgs {
 
 /// Compacts tables one after the other, at the server of `urls`.
 pub async fn compact(args: &CompactArgs, urls: &str) -> Result<()> {
-    let client = Client::connect(urls).await?;
+    let client = Client::connect_with(urls, args.target.connect_options()?).await?;
     let mut tables = [args.tables.as_slice(), &args.table].concat();
     if tables.is_empty() {
         tables = all_tables(&client).await?;
@@ -66,13 +66,13 @@ pub async fn compact(args: &CompactArgs, urls: &str) -> Result<()> {
 
 /// Has the server of `urls` write a checkpoint.
 pub async fn checkpoint(args: &CheckpointArgs, urls: &str) -> Result<()> {
-    let client = Client::connect(urls).await?;
+    let client = Client::connect_with(urls, args.target.connect_options()?).await?;
     print_answers(&client.action("tandem.Checkpoint", "{}").await?, args.json)
 }
 
 /// Prints what the server of `urls` says of itself.
 pub async fn status(args: &StatusArgs, urls: &str) -> Result<()> {
-    let client = Client::connect(urls).await?;
+    let client = Client::connect_with(urls, args.target.connect_options()?).await?;
     print_answers(&client.action("tandem.Status", "{}").await?, args.json)
 }
 

@@ -2,6 +2,8 @@
 
 mod listen;
 mod options;
+mod roles;
+mod security;
 
 use std::io::Write;
 use std::path::Path;
@@ -19,6 +21,7 @@ pub use options::ServeArgs;
 
 use listen::{Bound, bind};
 use options::Options;
+use security::{Security, SecurityArgs};
 
 /// Runs a node until it is told to stop by SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> Result<()> {
@@ -26,18 +29,20 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     start_logging();
     // Before anything is counted.
     let metrics = tandem_http::install_metrics()?;
+    let security = options.security.open()?;
     // Before the store is touched: a taken port is found out at once.
-    let flight = bind("--flight", &options.flight)
+    let flight = bind("--flight", &options.flight, &security)
         .await?
         .ok_or_else(|| Error::invalid("--flight off: a node without its Flight listener serves nobody"))?;
-    let http = bind("--http", &options.http).await?;
+    let http = bind("--http", &options.http, &security).await?;
 
-    let node = open(&options).await?;
-    let serving = start(&node, flight, http, metrics, &options).await?;
-    announce(&node, &serving, &options)?;
+    let node = open(&options, &flight, &security).await?;
+    let serving = start(&node, flight, http, metrics, &options, &security).await?;
+    announce(&node, &serving, &options, &security)?;
     wait_for_signal().await?;
 
     println!("stopping: finishing what is running (again to stop at once)");
+    node.dismiss_followers();
     tokio::select! {
         stopped = serving.stop() => stopped?,
         second = wait_for_signal() => second?,
@@ -47,9 +52,14 @@ pub async fn run(args: ServeArgs) -> Result<()> {
 }
 
 /// Opens the node that the options describe.
-async fn open(options: &Options) -> Result<Node> {
+async fn open(options: &Options, flight: &Bound, security: &Security) -> Result<Node> {
     let env = Env::open(&options.store, &options.store_options)?;
-    Node::open(env, options.node.clone()).await
+    let mut config = options.node.clone();
+    if config.advertise.is_none() {
+        config.advertise = roles::reached_at(security.flight_scheme(), flight.address);
+    }
+    config.connect = security.peers.clone();
+    Node::open(env, config).await
 }
 
 /// A node with a Flight listener on a free loopback port, for commands that were given a store instead of a server.
@@ -67,13 +77,13 @@ impl Private {
             store_options.iter().map(|text| options::key_value(text)).collect::<Result<_>>()?;
         let env = Env::open(store, &store_options)?;
         let node = Node::open(env, NodeConfig::default()).await?;
-        let bound = bind("--store", "127.0.0.1:0").await?;
+        let bound = bind("--store", "127.0.0.1:0", &SecurityArgs::default().open()?).await?;
         let Bound { listener, address } = bound.ok_or_else(|| Error::internal("no loopback address"))?;
         let (stop, stopped) = watch::channel(false);
         let service = tokio::spawn(tandem_flight::serve(
             listener,
             node.engine().clone(),
-            NodeInfo { node_id: "private".to_owned(), status: node.status() },
+            NodeInfo { node_id: "private".to_owned(), status: node.status(), tail: None },
             FlightConfig::default(),
             until(stopped),
         ));
@@ -120,6 +130,7 @@ async fn start(
     http: Option<Bound>,
     metrics: Metrics,
     options: &Options,
+    security: &Security,
 ) -> Result<Serving> {
     let (stop, stopped) = watch::channel(false);
     let ready = Arc::new(AtomicBool::new(true));
@@ -132,14 +143,23 @@ async fn start(
     };
     if let Some(http) = http {
         let probes = Probes { metrics, observe: node.observe(), failure: node.health(), ready };
-        serving.tasks.push(tokio::spawn(tandem_http::serve(http.listener, probes, until(stopped.clone()))));
+        serving.tasks.push(tokio::spawn(tandem_http::serve(
+            http.listener,
+            probes,
+            security.access.clone(),
+            until(stopped.clone()),
+        )));
     }
-    let info = NodeInfo { node_id: options.node.node_id.clone(), status: node.status() };
+    let info = NodeInfo {
+        node_id: options.node.node_id.clone(),
+        status: node.status(),
+        tail: Some(node.tail()),
+    };
     let service = tandem_flight::serve(
         flight.listener,
         node.engine().clone(),
         info,
-        FlightConfig::default(),
+        FlightConfig { access: security.access.clone(), ..FlightConfig::default() },
         until(stopped),
     );
     serving.tasks.push(tokio::spawn(service));
@@ -147,22 +167,25 @@ async fn start(
 }
 
 /// Tells scripts, by the ready file, and people, what to do next.
-fn announce(node: &Node, serving: &Serving, options: &Options) -> Result<()> {
+fn announce(node: &Node, serving: &Serving, options: &Options, security: &Security) -> Result<()> {
     if let Some(path) = &options.ready_file {
         write_ready_file(path, node, serving, &options.node.node_id)?;
     }
     let state = node.state();
     let rows: u64 = state.tables().map(|t| t.rows()).sum();
     let (tables, seq) = (state.tables().count(), state.seq());
-    let connect = match serving.flight.port() {
-        8815 => String::new(),
-        port => format!(" --connect grpc://127.0.0.1:{port}"),
+    let (scheme, http_scheme) = (security.flight_scheme(), security.http_scheme());
+    let connect = match (scheme, serving.flight.port()) {
+        ("grpc", 8815) => String::new(),
+        ("grpc", port) => format!(" --connect grpc://127.0.0.1:{port}"),
+        // A certificate is for a name, which only its owner knows.
+        (_, port) => format!(" --connect {scheme}://NAME:{port}"),
     };
     println!("TandemDB {} is ready", env!("CARGO_PKG_VERSION"));
     println!("  store   {}  ({tables} tables, {rows} rows, at commit {seq})", options.store);
-    println!("  flight  grpc://{}", serving.flight);
+    println!("  flight  {scheme}://{}", serving.flight);
     if let Some(http) = serving.http {
-        println!("  http    http://{http}/metrics");
+        println!("  http    {http_scheme}://{http}/metrics");
     }
     println!();
     println!("Try next, in another terminal:");
@@ -170,7 +193,7 @@ fn announce(node: &Node, serving: &Serving, options: &Options) -> Result<()> {
     println!(
         "  tandem import FILE.csv --table T --create{connect}       load CSV, Parquet, JSON lines or Arrow"
     );
-    println!("  python: adbc_driver_flightsql.dbapi.connect(\"grpc://{}\", autocommit=True)", serving.flight);
+    println!("  python: adbc_driver_flightsql.dbapi.connect(\"{scheme}://{}\", autocommit=True)", serving.flight);
     println!("Ctrl-C stops the node; what was acknowledged is already safe.");
     std::io::stdout().flush().map_err(|e| Error::unavailable(format!("standard output: {e}")))
 }

@@ -1,6 +1,12 @@
 //! What a command works on: a running server, or a store.
 
-use tandem_types::{Error, Result};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tandem_access::ClientTls;
+use tandem_client::{ConnectOptions, LinkEvent};
+use tandem_types::{Error, Result, parse_duration};
 
 /// Where a server listens unless told otherwise.
 const DEFAULT_CONNECT: &str = "grpc://127.0.0.1:8815";
@@ -8,7 +14,8 @@ const DEFAULT_CONNECT: &str = "grpc://127.0.0.1:8815";
 /// The options that say where the database is.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Target {
-    /// Server to use; of several, the first that can be reached [default: grpc://127.0.0.1:8815]
+    /// Server to use; of several, the first that can be reached, and the next when it is lost [default:
+    /// grpc://127.0.0.1:8815]
     #[arg(long, value_name = "URL[,URL…]", conflicts_with = "store", help_heading = "Database")]
     pub connect: Option<String>,
     /// Store to open directly, without a server
@@ -17,6 +24,28 @@ pub struct Target {
     /// Setting of the store's client; may be repeated
     #[arg(long = "store-option", value_name = "K=V", help_heading = "Database")]
     pub store_options: Vec<String>,
+    /// Token to show to the server
+    #[arg(
+        long,
+        env = "TANDEM_AUTH_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        help_heading = "Database"
+    )]
+    pub auth_token: Option<String>,
+    /// Certificates by which the server's is checked, PEM, for grpc+tls:// [default: the machine's]
+    #[arg(long, env = "TANDEM_TLS_CA", value_name = "FILE", help_heading = "Database")]
+    pub tls_ca: Option<PathBuf>,
+    /// How long to try again, at all servers in turn, when one is lost or cannot do it now; 0s: not at all
+    #[arg(
+        long,
+        env = "TANDEM_RETRY_FOR",
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = parse_duration,
+        help_heading = "Database"
+    )]
+    pub retry_for: Duration,
 }
 
 /// A [`Target`] after defaults.
@@ -29,6 +58,34 @@ pub enum Place {
 }
 
 impl Target {
+    /// How to connect: what to show to servers, and by what to know them.
+    pub fn connect_options(&self) -> Result<ConnectOptions> {
+        // A variable that is set to nothing is not set.
+        let ca = self.tls_ca.as_deref().filter(|path| !path.as_os_str().is_empty());
+        Ok(ConnectOptions {
+            tls: ca.map(ClientTls::with_ca).transpose()?,
+            access_token: self.auth_token.clone().filter(|token| !token.is_empty()),
+            retry_for: self.retry_for,
+            ..ConnectOptions::default()
+        })
+    }
+
+    /// The same, saying when the connection changes.
+    pub fn connect_with_remarks(
+        &self,
+        remark: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Result<ConnectOptions> {
+        let retry_for = self.retry_for;
+        let on_event = move |event: &LinkEvent| match event {
+            LinkEvent::Left { .. } if retry_for.is_zero() => {}
+            LinkEvent::Left { url, why } => {
+                remark(&format!("left {url}: {why}; trying again for {} s", retry_for.as_secs_f64()));
+            }
+            LinkEvent::Entered { url } => remark(&format!("going on at {url}")),
+        };
+        Ok(ConnectOptions { on_event: Some(Arc::new(on_event)), ..self.connect_options()? })
+    }
+
     /// A flag outranks `TANDEM_CONNECT`, which outranks `TANDEM_STORE`, which outranks the default.
     pub fn place(&self) -> Result<Place> {
         let place = self.place_given(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
@@ -60,6 +117,9 @@ mod tests {
             connect: connect.map(str::to_owned),
             store: store.map(str::to_owned),
             store_options: Vec::new(),
+            auth_token: None,
+            tls_ca: None,
+            retry_for: Duration::ZERO,
         };
         let none = |_: &str| None;
         let both = |name: &str| Some(name.to_lowercase());

@@ -1,13 +1,18 @@
 //! `tandem import`: files into a table, over Flight.
 //!
 //! A file's columns are matched with the table's by name. Chunks of rows are committed one after the
-//! other, in the files' order; when something fails, what was committed before stays, and the message
-//! says how to go on. Errors in a file name the file, the line (the row, where there are no lines) and
-//! the column.
+//! other, in the files' order, none with rows of two files; when something fails, what was committed before
+//! stays, and the message says how to go on. Errors in a file name the file, the line (the row, where there
+//! are no lines) and the column.
+//!
+//! Each chunk is committed under a token made of the file's content and the chunk's place in it, so the same
+//! import run again, after a failure or by mistake, passes over what is in the table already. The server
+//! remembers tokens for a while (a day by default). `--again` loads a second time on purpose.
 
 mod columnar;
 mod csv;
 mod files;
+mod identity;
 mod json;
 mod json_records;
 mod load;
@@ -19,20 +24,24 @@ mod text;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow_schema::{DataType, SchemaRef};
 use futures::stream::BoxStream;
 use tandem_client::{Client, IngestMode, table_path};
-use tandem_types::{Error, PartitionUnit, Result};
+use tandem_types::{DEFAULT_SCHEMA, Error, ErrorKind, PartitionUnit, Result};
 use tokio::sync::mpsc;
 
 use crate::target::Target;
 use files::{ReadOptions, Table};
-use load::{Ingest, LoadFailure, QUEUE_BATCHES, load};
+use identity::Tokens;
+use load::{Chunk, Ingest, LoadFailure, Loaded, Piece, QUEUE_BATCHES, Totals, load};
 use progress::Progress;
 use source::{FileFormat, Source};
 use table::{TableOptions, create_sql, parse_column_type};
 use text::Nulls;
+
+/// Bytes of a chunk that are kept so that it can be sent again when a connection is lost.
+const REPLAY_BYTES: usize = 256 << 20;
 
 /// Load files into a table
 #[derive(clap::Args, Clone, Debug)]
@@ -87,7 +96,10 @@ pub struct ImportArgs {
     /// Rows in a transaction
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub chunk_rows: u64,
-    /// Rows to pass over, to go on after a failure
+    /// Load rows that an import has loaded before a second time; without it they are passed over
+    #[arg(long)]
+    pub again: bool,
+    /// Rows to pass over, to go on after a file was mended
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub skip_rows: u64,
     /// Print nothing but errors
@@ -141,24 +153,54 @@ pub async fn run(args: &ImportArgs, urls: &str) -> Result<()> {
     let options = args.read_options();
     let sources: Vec<Source> =
         args.files.iter().map(|file| Source::locate(file, args.format)).collect::<Result<_>>()?;
-    let client = Client::connect(urls).await?;
+    let mut progress = Progress::new(sources.iter().map(|s| s.bytes).sum(), args.quiet);
+    let client = connect(args, urls, &progress).await?;
     if args.create {
         create(args, &client, &sources, &options).await?;
     }
     let table = Table { name: args.table.clone(), schema: table_schema(&client, &args.table).await? };
-    let mut progress = Progress::new(sources.iter().map(|s| s.bytes).sum(), args.quiet);
+    let tokens = if args.again { Tokens::default() } else { tokens(args, &client, &sources).await? };
+    progress.begin();
     let batches = start_reading(sources, table, options, args.skip_rows, progress.bytes.clone());
-    let target = Destination { client: &client, table: &args.table };
+    let target = Destination { client: &client, table: &args.table, tokens };
     let chunk_rows = usize::try_from(args.chunk_rows).unwrap_or(usize::MAX);
     let outcome = load(&target, batches, chunk_rows, |rows| progress.rows(rows)).await;
     progress.clear();
     match outcome {
-        Ok(rows) => {
-            report(args, rows, &progress);
+        Ok(done) => {
+            report(args, done, &progress);
             Ok(())
         }
         Err(failure) => Err(explain(args, failure)),
     }
+}
+
+async fn connect(args: &ImportArgs, urls: &str, progress: &Progress) -> Result<Client> {
+    let remark = progress.remark();
+    let client = Client::connect_with(urls, args.target.connect_with_remarks(remark)?).await?;
+    Ok(client.with_replay_bytes(REPLAY_BYTES))
+}
+
+/// The tokens of the files' chunks.
+async fn tokens(args: &ImportArgs, client: &Client, sources: &[Source]) -> Result<Tokens> {
+    // Reading blocks; the connection is idle meanwhile.
+    let hashes: Vec<String> =
+        tokio::task::block_in_place(|| sources.iter().map(Source::content_hash).collect::<Result<_>>())?;
+    Ok(Tokens::new(&table_id(client, &args.table).await?, &hashes))
+}
+
+async fn table_id(client: &Client, table: &str) -> Result<String> {
+    let mut path = table_path(table)?;
+    let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let name = literal(&path.pop().unwrap_or_default());
+    let schema = literal(path.pop().as_deref().unwrap_or(DEFAULT_SCHEMA));
+    let sql = format!(
+        "SELECT CAST(table_id AS VARCHAR) FROM system.tables WHERE schema_name = {schema} AND table_name = {name}"
+    );
+    let batches = client.query(&sql).await?.collect().await?;
+    let ids = batches.iter().filter_map(|b| b.columns().first()).filter_map(|c| c.as_string_opt::<i32>());
+    let id = ids.flat_map(|ids| ids.iter()).flatten().next().map(str::to_owned);
+    id.ok_or_else(|| Error::not_found(format!("{table} is no table that rows can be loaded into")))
 }
 
 async fn create(args: &ImportArgs, client: &Client, sources: &[Source], options: &ReadOptions) -> Result<()> {
@@ -192,23 +234,30 @@ fn start_reading(
     options: ReadOptions,
     skip_rows: u64,
     bytes: Arc<AtomicU64>,
-) -> mpsc::Receiver<Result<RecordBatch>> {
+) -> mpsc::Receiver<Result<Piece>> {
     let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
     tokio::task::spawn_blocking(move || {
         let mut to_skip = skip_rows;
-        for source in &sources {
+        for (file, source) in sources.iter().enumerate() {
             let batches = match files::read(source, &table, &options, &bytes) {
                 Ok(batches) => batches,
                 // Nobody listens any more when this fails: the import has ended.
                 Err(error) => return drop(sender.blocking_send(Err(error))),
             };
+            let mut row = 0;
             for batch in batches {
-                let batch = batch.map(|b| without_first(&b, &mut to_skip));
-                let ends = batch.is_err();
-                if batch.as_ref().is_ok_and(|b| b.num_rows() == 0) {
+                let piece = batch.map(|batch| {
+                    let end = row + batch.num_rows() as u64;
+                    let batch = without_first(&batch, &mut to_skip);
+                    let first_row = end - batch.num_rows() as u64;
+                    row = end;
+                    Piece { file, first_row, batch }
+                });
+                let ends = piece.is_err();
+                if piece.as_ref().is_ok_and(|p| p.batch.num_rows() == 0) {
                     continue;
                 }
-                if sender.blocking_send(batch).is_err() || ends {
+                if sender.blocking_send(piece).is_err() || ends {
                     return;
                 }
             }
@@ -227,46 +276,73 @@ fn without_first(batch: &RecordBatch, to_skip: &mut u64) -> RecordBatch {
 struct Destination<'a> {
     client: &'a Client,
     table: &'a str,
+    tokens: Tokens,
 }
 
 impl Ingest for Destination<'_> {
     async fn ingest(
         &self,
+        chunk: Chunk,
         schema: SchemaRef,
         batches: BoxStream<'static, Result<RecordBatch>>,
-    ) -> Result<u64> {
-        self.client.ingest(self.table, IngestMode::Append, schema, batches).await
+    ) -> Result<Loaded> {
+        let client = match self.tokens.of(chunk.file, chunk.first_row) {
+            Some(token) => self.client.clone().with_token(&token)?,
+            None => self.client.clone(),
+        };
+        let written = client.ingest(self.table, IngestMode::Append, schema, batches).await?;
+        let rows = written.rows.and_then(|n| u64::try_from(n).ok()).unwrap_or_default();
+        // A duplicate of what this import itself sent before a connection was lost is its own.
+        Ok(Loaded { rows, already: written.duplicate && !written.repeated })
     }
 }
 
-fn report(args: &ImportArgs, rows: u64, progress: &Progress) {
+fn report(args: &ImportArgs, done: Totals, progress: &Progress) {
+    let Totals { committed, already } = done;
     if args.json {
         let seconds = progress.seconds();
-        println!("{}", serde_json::json!({ "table": args.table, "rows": rows, "seconds": seconds }));
+        let outcome = serde_json::json!({
+            "table": args.table, "rows": committed, "already_there": already, "seconds": seconds,
+        });
+        println!("{outcome}");
     } else if !args.quiet {
-        let (seconds, rate) = (progress.seconds(), progress.rate(rows));
-        println!("{rows} rows into {} in {seconds:.1} s, {rate} rows/s", args.table);
+        let (seconds, rate) = (progress.seconds(), progress.rate(done.rows()));
+        println!("{committed} rows into {} in {seconds:.1} s, {rate} rows/s", args.table);
+        if already > 0 {
+            println!(
+                "{already} rows were already there from an earlier import, --again loads them a second time"
+            );
+        }
     }
 }
 
 /// The failure with what a user needs to go on.
 fn explain(args: &ImportArgs, failure: LoadFailure) -> Error {
-    let LoadFailure { error, committed, uncertain } = failure;
-    let (kind, message) = (error.kind(), error.message());
-    let done = match committed {
+    let LoadFailure { error, done, uncertain, unreadable } = failure;
+    if error.kind() == ErrorKind::TokenReused {
+        let why = "this file was imported into this table before, in other chunks or read in another way: the same \
+                   --chunk-rows and options go on where that import ended, --again loads the file a second time";
+        return Error::new(error.kind(), format!("{} ({why})", error.message()));
+    }
+    let rows = done.rows();
+    let again = if args.create && !args.if_not_exists { " and without --create" } else { "" };
+    let counted = match rows {
         0 => "no rows were committed".to_owned(),
-        n => {
-            let skip = args.skip_rows + n;
-            let again = if args.create { " and without --create" } else { "" };
-            format!("{n} rows were committed; go on with --skip-rows {skip}{again}")
-        }
+        n => format!("{n} rows were committed"),
     };
-    let doubt = if uncertain {
-        "; the chunk that failed may have been committed too: count the table's rows before going on"
+    // A mended file is another one, and so are fresh tokens: nothing is passed over by itself.
+    let advice = if unreadable || args.again {
+        let doubt = if uncertain {
+            "; the chunk that failed may have been committed too: count the table's rows before going on"
+        } else {
+            ""
+        };
+        let skip = args.skip_rows + rows;
+        if rows == 0 { doubt.to_owned() } else { format!("; go on with --skip-rows {skip}{again}{doubt}") }
     } else {
-        ""
+        format!("; run the same import again{again}: what is in the table already is not loaded twice")
     };
-    Error::new(kind, format!("{message} ({done}{doubt})"))
+    Error::new(error.kind(), format!("{} ({counted}{advice})", error.message()))
 }
 
 #[cfg(test)]

@@ -36,6 +36,12 @@ impl Progress {
         Self { clock, begun, last_line: begun, bar, quiet, bytes_total, bytes: Arc::default() }
     }
 
+    /// Begins to measure: what was before is not part of it.
+    pub fn begin(&mut self) {
+        self.begun = self.clock.monotonic();
+        self.last_line = self.begun;
+    }
+
     /// Tells that `rows` are on their way.
     pub fn rows(&mut self, rows: u64) {
         let bytes = self.bytes.load(Ordering::Relaxed).min(self.bytes_total);
@@ -49,6 +55,16 @@ impl Progress {
             self.last_line = now;
             let percent = bytes.saturating_mul(100).checked_div(self.bytes_total).unwrap_or(100);
             eprintln!("{rows} rows, {} rows/s, {percent}% read", self.rate(rows));
+        }
+    }
+
+    /// What says a line without spoiling the bar; says nothing if nothing is to be said.
+    pub fn remark(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let (bar, quiet) = (self.bar.clone(), self.quiet);
+        move |text| match &bar {
+            Some(bar) => bar.println(text),
+            None if quiet => {}
+            None => eprintln!("{text}"),
         }
     }
 

@@ -11,6 +11,8 @@ use clap::ValueEnum;
 use tandem_types::{Error, Result};
 use tempfile::TempPath;
 
+use super::identity;
+
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FileFormat {
@@ -140,6 +142,11 @@ impl Source {
             Ok(file)
         };
         open()
+    }
+
+    /// What the content is known by; see [`identity`](super::identity).
+    pub fn content_hash(&self) -> Result<String> {
+        File::open(&self.path).and_then(identity::content_hash).map_err(|e| self.cannot_read(&e))
     }
 
     /// An error of reading as one that names the file.

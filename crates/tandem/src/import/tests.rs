@@ -11,7 +11,7 @@ use parquet::arrow::ArrowWriter;
 use tandem_types::{Error, ErrorKind, Result};
 
 use super::files::{ReadOptions, Table, infer, read};
-use super::load::LoadFailure;
+use super::load::{LoadFailure, Totals};
 use super::source::Source;
 use super::text::Nulls;
 use super::{ImportArgs, explain, one_byte, start_reading, without_first};
@@ -162,10 +162,12 @@ async fn skipped_rows_run_over_files() {
     let table = Table { name: "t".into(), schema };
     let mut batches = start_reading(sources, table, options(), 3, Arc::default());
     let mut rows = Vec::new();
-    while let Some(batch) = batches.recv().await {
-        rows.extend(batch.unwrap().column(0).as_primitive::<Int64Type>().values().to_vec());
+    while let Some(piece) = batches.recv().await {
+        let piece = piece.unwrap();
+        let values = piece.batch.column(0).as_primitive::<Int64Type>().values().to_vec();
+        rows.push((piece.file, piece.first_row, values));
     }
-    assert_eq!(rows, [2, 1, 2]);
+    assert_eq!(rows, [(1, 1, vec![2]), (2, 0, vec![1, 2])]);
     let mut to_skip = 0;
     let column: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
@@ -174,14 +176,35 @@ async fn skipped_rows_run_over_files() {
 
 #[test]
 fn a_failure_says_how_to_go_on() {
-    let failure = || LoadFailure { error: Error::invalid("f.csv:9: bad"), committed: 5, uncertain: false };
-    let error = explain(&args(&["--create", "--skip-rows", "2"]), failure());
+    let failure = |committed| LoadFailure {
+        error: Error::invalid("f.csv:9: bad"),
+        done: Totals { committed, already: 0 },
+        uncertain: false,
+        unreadable: true,
+    };
+    let error = explain(&args(&["--create", "--skip-rows", "2"]), failure(5));
     assert_eq!(
         error.message(),
         "f.csv:9: bad (5 rows were committed; go on with --skip-rows 7 and without --create)"
     );
-    let error = explain(&args(&[]), LoadFailure { committed: 0, uncertain: true, ..failure() });
-    assert!(error.message().contains("no rows were committed; the chunk that failed may"), "{error}");
+    assert_eq!(explain(&args(&[]), failure(0)).message(), "f.csv:9: bad (no rows were committed)");
+
+    let gone = |committed, already| LoadFailure {
+        error: Error::unavailable("gone"),
+        done: Totals { committed, already },
+        uncertain: true,
+        unreadable: false,
+    };
+    assert_eq!(
+        explain(&args(&["--create"]), gone(5, 10)).message(),
+        "gone (15 rows were committed; run the same import again and without --create: what is in the table already is \
+         not loaded twice)"
+    );
+    let error = explain(&args(&["--again"]), gone(5, 0));
+    assert!(error.message().contains("--skip-rows 5; the chunk that failed may"), "{error}");
+
+    let reused = LoadFailure { error: Error::new(ErrorKind::TokenReused, "two writes"), ..gone(0, 0) };
+    assert!(explain(&args(&[]), reused).message().contains("--again"));
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use tandem_types::{Error, Result};
 use tokio::net::TcpListener;
 
+use super::security::Security;
+
 /// A listener and where it listens.
 #[derive(Debug)]
 pub struct Bound {
@@ -13,7 +15,7 @@ pub struct Bound {
 }
 
 /// Binds the address that `flag` was given; `None` for `off`. Port 0 picks a free one.
-pub async fn bind(flag: &str, address: &str) -> Result<Option<Bound>> {
+pub async fn bind(flag: &str, address: &str, security: &Security) -> Result<Option<Bound>> {
     if address == "off" {
         return Ok(None);
     }
@@ -24,23 +26,26 @@ pub async fn bind(flag: &str, address: &str) -> Result<Option<Bound>> {
         _ => Error::invalid(format!("{flag} {address}: {e}")),
     })?;
     let address = listener.local_addr().map_err(|e| Error::unavailable(format!("{flag} {address}: {e}")))?;
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "{flag}: anybody who reaches this address can read and write; there is no authentication yet");
-    }
+    security.check(flag, address)?;
     Ok(Some(Bound { listener, address }))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::security::SecurityArgs;
     use super::*;
 
     #[tokio::test]
     async fn a_taken_port_is_an_error_that_names_the_flag() {
-        let first = bind("--flight", "127.0.0.1:0").await.unwrap().unwrap();
+        let security = SecurityArgs::default().open().unwrap();
+        let first = bind("--flight", "127.0.0.1:0", &security).await.unwrap().unwrap();
         assert_ne!(first.address.port(), 0);
-        let taken = bind("--flight", &first.address.to_string()).await.unwrap_err();
+        let taken = bind("--flight", &first.address.to_string(), &security).await.unwrap_err();
         assert!(taken.message().contains("--flight"), "{taken}");
-        assert!(bind("--http", "off").await.unwrap().is_none());
-        assert!(bind("--http", "nonsense").await.unwrap_err().message().contains("--http"));
+        assert!(bind("--http", "off", &security).await.unwrap().is_none());
+        let nonsense = bind("--http", "nonsense", &security).await.unwrap_err();
+        assert!(nonsense.message().contains("--http"), "{nonsense}");
+        let open = bind("--http", "0.0.0.0:0", &security).await.unwrap_err();
+        assert!(open.message().contains("--insecure"), "{open}");
     }
 }

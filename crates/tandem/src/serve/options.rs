@@ -3,16 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use serde::Deserialize;
 use tandem_node::NodeConfig;
 use tandem_types::{Error, Result};
+
+use super::roles::RoleArgs;
+use super::security::SecurityArgs;
 
 /// Runs a node.
 ///
 /// Without any option: a database in ./tandem-data, Flight on 127.0.0.1:8815, HTTP on 127.0.0.1:9000. Any number of
 /// nodes may be started on one store.
 #[derive(clap::Args, Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct ServeArgs {
     /// Where the database lives: a directory, s3://bucket/prefix, gs://…, az://… or memory:// [default: ./tandem-data]
     #[arg(long, env = "TANDEM_STORE", value_name = "URL")]
@@ -30,9 +34,6 @@ pub struct ServeArgs {
     /// Written, as JSON with the bound addresses, once requests are accepted
     #[arg(long, env = "TANDEM_READY_FILE", value_name = "PATH")]
     ready_file: Option<PathBuf>,
-    /// A name for this node, for people [default: random]
-    #[arg(long, env = "TANDEM_NODE_ID", value_name = "NAME")]
-    node_id: Option<String>,
     /// Memory that running queries share before they spill to disk, such as 512MB [default: 256MB]
     #[arg(long, env = "TANDEM_MEMORY_LIMIT", value_name = "SIZE")]
     memory_limit: Option<String>,
@@ -48,6 +49,12 @@ pub struct ServeArgs {
     /// Rows that ride in one commit object; larger ones go to segments of their own [default: 8MB]
     #[arg(long, env = "TANDEM_COMMIT_INLINE_BYTES", value_name = "SIZE")]
     commit_inline_bytes: Option<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    roles: RoleArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    security: SecurityArgs,
     /// A TOML file with these options by their long names, without the dashes in front
     #[arg(long, env = "TANDEM_CONFIG", value_name = "FILE.toml")]
     #[serde(skip)]
@@ -62,6 +69,7 @@ pub struct Options {
     pub flight: String,
     pub http: String,
     pub ready_file: Option<PathBuf>,
+    pub security: SecurityArgs,
     pub node: NodeConfig,
 }
 
@@ -72,8 +80,7 @@ impl ServeArgs {
             Some(path) => read_file(path)?,
             None => Self::default(),
         };
-        let node_id = self.node_id.or(file.node_id).unwrap_or_else(super::random_node_id);
-        let mut node = NodeConfig { node_id, ..NodeConfig::default() };
+        let mut node = self.roles.or(file.roles).node(super::random_node_id)?;
         if let Some(text) = self.memory_limit.or(file.memory_limit) {
             node.engine.memory_limit = size("--memory-limit", &text)?;
         }
@@ -94,6 +101,7 @@ impl ServeArgs {
             flight: self.flight.or(file.flight).unwrap_or_else(|| "127.0.0.1:8815".to_owned()),
             http: self.http.or(file.http).unwrap_or_else(|| "127.0.0.1:9000".to_owned()),
             ready_file: self.ready_file.or(file.ready_file),
+            security: self.security.or(file.security),
             node,
         })
     }
@@ -102,7 +110,14 @@ impl ServeArgs {
 fn read_file(path: &Path) -> Result<ServeArgs> {
     let invalid = |e: &dyn std::fmt::Display| Error::invalid(format!("--config {}: {e}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| invalid(&e))?;
-    toml::from_str(&text).map_err(|e| invalid(&e))
+    let table: toml::Table = toml::from_str(&text).map_err(|e| invalid(&e))?;
+    // serde cannot say so where options come in groups.
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    let known = |key: &str| key != "config" && command.get_arguments().any(|a| a.get_long() == Some(key));
+    if let Some(unknown) = table.keys().find(|key| !known(key)) {
+        return Err(invalid(&format!("unknown option {unknown:?}")));
+    }
+    ServeArgs::deserialize(table).map_err(|e| invalid(&e))
 }
 
 /// `K=V`.

@@ -11,7 +11,7 @@ pub trait SqlBackend: Send + Sync {
     /// Runs one statement. Dropping the future or the result cancels it.
     fn execute(&self, sql: &str) -> impl Future<Output = Result<QueryResult>> + Send;
 
-    /// How the database calls itself, for the greeting.
+    /// Where the database is reached now.
     fn describe(&self) -> String;
 
     /// Names to complete: schemas, tables and columns.
@@ -40,6 +40,7 @@ impl SqlBackend for Client {
     }
 
     fn describe(&self) -> String {
-        self.url().to_owned()
+        let url = self.url();
+        if url.is_empty() { "no server".to_owned() } else { url }
     }
 }

@@ -11,6 +11,8 @@ use super::format::Format;
 pub enum Meta {
     Help,
     Quit,
+    /// Where the connection leads.
+    Connection,
     /// All tables and views, system ones too.
     Relations,
     /// The user's tables.
@@ -37,7 +39,7 @@ pub const HELP: &str = "\
 \\timing [on|off]                          \\maxrows N  rows of a table to show, 0 for all
 \\o [FILE]      write rows to FILE, or back to the terminal
 \\i FILE        run the statements of FILE
-\\q             leave
+\\c             say which server is used   \\q         leave
 Statements end with a semicolon. Ctrl-C cancels a running one.
 COPY (SELECT …) TO 'file.parquet';  also writes csv, tsv, json, ndjson, jsonl and arrow files.";
 
@@ -53,6 +55,7 @@ pub fn parse(line: &str) -> Result<Meta> {
     Ok(match (command, argument) {
         ("\\?" | "\\h" | "\\help", _) => Meta::Help,
         ("\\q" | "\\quit", None) => Meta::Quit,
+        ("\\c", None) => Meta::Connection,
         ("\\d" | "\\d+", None) => Meta::Relations,
         ("\\d" | "\\d+", Some(table)) => Meta::Describe(table.to_owned()),
         ("\\dt", None) => Meta::Tables,
@@ -126,6 +129,7 @@ mod tests {
         let expected = [
             ("\\?", Meta::Help),
             ("\\q;", Meta::Quit),
+            ("\\c", Meta::Connection),
             ("\\d", Meta::Relations),
             ("\\d  s.t ;", Meta::Describe("s.t".into())),
             ("\\dt", Meta::Tables),

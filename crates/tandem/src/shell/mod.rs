@@ -59,8 +59,14 @@ pub struct SqlArgs {
 
 /// Runs `tandem sql` against the server of `urls`, whatever [`SqlArgs::target`] says.
 pub async fn run(args: &SqlArgs, urls: &str) -> Result<()> {
-    let client = Client::connect(urls).await?;
     let at_prompt = args.command.is_empty() && args.file.is_empty() && std::io::stdin().is_terminal();
+    let quiet = args.quiet;
+    let options = args.target.connect_with_remarks(move |text| {
+        if !quiet {
+            eprintln!("{text}");
+        }
+    })?;
+    let client = Client::connect_with(urls, options).await?;
     let mut session = Session::new(client, settings(args, at_prompt), Output::stdout());
     if at_prompt {
         return repl::run(session).await;

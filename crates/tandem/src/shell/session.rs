@@ -139,16 +139,31 @@ impl<B: SqlBackend> Session<B> {
     }
 
     fn tell_written(&mut self, written: &Written) -> Result<Option<String>> {
+        // A duplicate of what this shell itself sent before a connection was lost is what its user asked for.
+        let duplicate = written.duplicate && !written.repeated;
+        let acked = written.acked.as_deref().filter(|level| *level != "store");
         if self.settings.format.is_json() {
-            let object = serde_json::json!({ "seq": written.seq, "rows": written.rows });
+            let mut object = serde_json::json!({ "seq": written.seq, "rows": written.rows });
+            if duplicate {
+                object["duplicate"] = true.into();
+            }
+            if let Some(level) = acked {
+                object["acked"] = level.into();
+            }
             self.out.line(&object.to_string())?;
             self.out.finish()?;
             return Ok(None);
         }
-        let seq = written.seq;
+        let mut said = format!("seq {}", written.seq);
+        if let Some(level) = acked {
+            said.push_str(&format!(", {level}"));
+        }
+        if duplicate {
+            said.push_str(", committed before under this token");
+        }
         Ok(Some(match written.rows.and_then(|n| u64::try_from(n).ok()) {
-            Some(rows) => format!("{} written (seq {seq})", counted(rows)),
-            None => format!("done (seq {seq})"),
+            Some(rows) => format!("{} written ({said})", counted(rows)),
+            None => format!("done ({said})"),
         }))
     }
 
@@ -166,6 +181,7 @@ impl<B: SqlBackend> Session<B> {
         match meta::parse(line)? {
             Meta::Help => self.out.line(meta::HELP).and_then(|()| self.out.finish())?,
             Meta::Quit => return Ok(Flow::Quit),
+            Meta::Connection => self.remark(&format!("connected to {}", self.backend.describe())),
             Meta::Relations => self.show(meta::RELATIONS).await?,
             Meta::Tables => self.show(meta::TABLES).await?,
             Meta::Schemas => self.show(meta::SCHEMAS).await?,

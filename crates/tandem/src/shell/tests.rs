@@ -22,8 +22,14 @@ struct Fake {
 impl SqlBackend for &Fake {
     async fn execute(&self, sql: &str) -> Result<QueryResult> {
         self.asked.lock().unwrap().push(sql.to_owned());
+        if sql == "again" {
+            let acked = Some("quorum(1/1)".to_owned());
+            let written = Written { seq: 7, rows: Some(2), duplicate: true, acked, ..Written::default() };
+            let schema = Arc::new(Schema::empty());
+            return Ok(QueryResult::new(schema, Some(written), futures::stream::empty().boxed()));
+        }
         if sql == "write" {
-            let written = Written { seq: 7, rows: Some(2) };
+            let written = Written { seq: 7, rows: Some(2), ..Written::default() };
             let schema = Arc::new(Schema::empty());
             return Ok(QueryResult::new(schema, Some(written), futures::stream::empty().boxed()));
         }
@@ -69,6 +75,10 @@ async fn statements_and_meta_commands_run_in_order_until_quit() {
     assert_eq!(outcome.unwrap(), Flow::Quit);
     assert_eq!(printed, "n\n0\n1\n{\"n\":0}\n{\"rows\":2,\"seq\":7}\n");
     assert_eq!(asked, ["rows 2", "rows 1", "write"]);
+
+    let (outcome, printed, _) = run("\\format json\nagain;").await;
+    outcome.unwrap();
+    assert_eq!(printed, "{\"acked\":\"quorum(1/1)\",\"duplicate\":true,\"rows\":2,\"seq\":7}\n");
 }
 
 #[tokio::test]
