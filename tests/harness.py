@@ -78,10 +78,11 @@ def run(*arguments, expect=0, stdin=None, env=None, cwd=None, seconds=COMMAND_SE
 class Node:
     """A node of `tandem serve`. Start with `start`, end with `stop` or `kill`; may be started again."""
 
-    def __init__(self, store, directory=None, options=(), env=None):
+    def __init__(self, store, directory=None, options=(), env=None, listen="127.0.0.1"):
         self.store = str(store)
         self.options = [str(o) for o in options]
         self.env = env or {}
+        self.listen = listen
         self.directory = pathlib.Path(directory or tempfile.mkdtemp(prefix="tandem-node-"))
         self.directory.mkdir(parents=True, exist_ok=True)
         self._owned = directory is None
@@ -98,7 +99,7 @@ class Node:
         self._ready_file = self.directory / f"ready-{self._starts}.json"
         self.log = self.directory / f"log-{self._starts}.txt"
         command = [
-            binary(), "serve", "--store", self.store, "--flight", "127.0.0.1:0", "--http", "127.0.0.1:0",
+            binary(), "serve", "--store", self.store, "--flight", f"{self.listen}:0", "--http", "127.0.0.1:0",
             "--ready-file", str(self._ready_file), *self.options,
         ]  # fmt: skip
         with open(self.log, "wb") as log:
@@ -120,6 +121,10 @@ class Node:
         self.ready = json.loads(self._ready_file.read_text())
         return self
 
+    def is_ready(self):
+        """Whether this life of the node answers requests by now."""
+        return self._ready_file.exists()
+
     def start(self):
         return self.launch().wait_ready()
 
@@ -129,6 +134,13 @@ class Node:
             self.process.kill()
             self.process.wait(STOP_SECONDS)
             self.process = None
+
+    def freeze(self):
+        """SIGSTOP: the process stays, and does nothing until `thaw`."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self, seconds=STOP_SECONDS):
         """SIGTERM; the exit code."""

@@ -144,7 +144,7 @@ def test_schema_header(client, points, node):
     assert node.sql("SELECT count(*) FROM fresh_one") == [(10,)]
 
 
-@pytest.mark.parametrize("header", [("tandem-nonsense", "1"), ("tandem-schema", "sometimes"), ("tandem-token", "t"), ("tandem-min-seq", "1")])
+@pytest.mark.parametrize("header", [("tandem-nonsense", "1"), ("tandem-schema", "sometimes"), ("tandem-as-of", "seq:1"), ("tandem-min-seq", "one")])
 def test_headers_that_are_not_understood_are_errors(client, points, header):
     with pytest.raises(Exception, match=header[0]):
         put(client, points, [batch(0)], [header])

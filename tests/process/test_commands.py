@@ -74,7 +74,7 @@ def test_every_format_is_imported_alike(node, tmp_path, name):
     for column in COLUMNS[1:]:
         assert got.column(column).to_pylist() == expected.column(column).to_pylist(), column
     assert got.column("ts").cast(pa.timestamp("us")).to_pylist() == expected.column("ts").to_pylist()
-    node.tandem("import", path, "--table", target, "--chunk-rows", "300", "--quiet")
+    node.tandem("import", path, "--table", target, "--chunk-rows", "300", "--again", "--quiet")
     assert node.sql(f"SELECT count(*), count(DISTINCT id) FROM {target}") == [(2 * ROWS, ROWS)]
 
 

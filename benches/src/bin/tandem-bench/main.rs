@@ -10,6 +10,7 @@ mod ingest;
 mod latency;
 mod load;
 mod open;
+mod plan;
 mod process;
 mod report;
 mod scan;
@@ -44,6 +45,8 @@ enum Measurement {
     Scan(scan::ScanArgs),
     /// From a kill to the next request served
     Open(open::OpenArgs),
+    /// Planning on a table of very many files
+    Plan(plan::PlanArgs),
     /// Writes the workload into an Arrow IPC stream file, for other programs to measure with
     Rows {
         #[command(flatten)]
@@ -88,6 +91,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         Measurement::Latency(args) => latency::run(args, server).await?,
         Measurement::Scan(args) => scan::run(args, server).await?,
         Measurement::Open(args) => open::run(args, server).await?,
+        Measurement::Plan(args) => plan::run(args).await?,
         Measurement::Rows { workload, file } => return write_rows(workload, &file),
     };
     report.print();
