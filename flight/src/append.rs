@@ -42,7 +42,7 @@ pub(crate) async fn append(
     if policy != SchemaPolicy::Create && options.token.is_none() {
         // The client hears of a wrong name before it has sent all its rows; but what was committed under a token before
         // is answered so, whatever became of its table since.
-        state.engine.database().snapshot().require(&table)?;
+        caller.require_table(&table).await?;
     }
     let schema = Arc::new(declared_schema(&sent));
     let (answers, unread) = mpsc::channel(MAX_UNREAD_ANSWERS);

@@ -47,7 +47,7 @@ pub(crate) async fn ingest(
     let options = caller.session.write_options(caller.writing());
     // What was committed under a token before is answered so, whatever became of its table since.
     if mode == Mode::ReplaceExisting && options.token.is_none() {
-        state.engine.database().snapshot().require(&table)?;
+        caller.require_table(&table).await?;
     }
     let schema = Arc::new(declared_schema(&sent));
     let append = AppendRequest {

@@ -174,6 +174,17 @@ impl Caller {
         }
     }
 
+    /// Refuses a table that is on no node.
+    pub async fn require_table(&self, name: &TableName) -> Result<()> {
+        let database = self.session.engine().database();
+        let state = database.snapshot();
+        match state.require(name) {
+            Err(unknown) if !self.session.has_news_since(state.seq()).await => Err(unknown),
+            Err(_) => database.snapshot().require(name).map(|_| ()),
+            Ok(_) => Ok(()),
+        }
+    }
+
     /// The query that reads a whole table.
     pub async fn prepare_table(&self, name: &TableName) -> Result<Prepared> {
         let sql = json_ticket::select(&[name.schema.clone(), name.table.clone()], None)?;

@@ -10,7 +10,7 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, col, lit};
 use datafusion::sql::parser::Statement as SqlStatement;
 use tandem_manifest::{Manifest, Step};
-use tandem_types::{Error, Result, Seq, TableName};
+use tandem_types::{Error, ErrorKind, Result, Seq, TableName};
 
 use crate::database::Receipt;
 use crate::digest::statement_digest;
@@ -118,14 +118,15 @@ impl Prepared {
         let text: Arc<str> = sql.into();
         let limit = engine.config().planning_limit;
         let what = "planning the statement";
+        let seen = engine.database().snapshot().seq();
         // Waiting is done between the two steps, on no thread of the queries and on no account of the planning; a
         // statement that reads nothing, such as the SET that takes an option back, does not wait.
-        let parsing = {
+        let parse = || {
             let (session, text) = (Arc::clone(&session), Arc::clone(&text));
             async move { one_statement(&session, &text) }
         };
-        let analysed = if read.demands_more_than(engine.database().snapshot().seq()) {
-            let statement = engine.runtime().run_within(limit, what, parsing).await?;
+        let analysed = if read.demands_more_than(seen) {
+            let statement = engine.runtime().run_within(limit, what, parse()).await?;
             if reads(&statement) {
                 session.settle(read).await?;
             }
@@ -135,11 +136,19 @@ impl Prepared {
             };
             engine.runtime().run_within(limit, what, work).await?
         } else {
-            let work = {
-                let session = Arc::clone(&session);
+            let analysis = || {
+                let (session, parsing) = (Arc::clone(&session), parse());
                 async move { analyse(&session, parsing.await?).await }
             };
-            engine.runtime().run_within(limit, what, work).await?
+            match engine.runtime().run_within(limit, what, analysis()).await {
+                // What is not known here may have been created on another node a moment ago.
+                Err(unknown)
+                    if unknown.kind() == ErrorKind::NotFound && session.has_news_since(seen).await =>
+                {
+                    engine.runtime().run_within(limit, what, analysis()).await?
+                }
+                analysed => analysed?,
+            }
         };
         let (kind, parameters, schema) = analysed;
         Ok(Self { session, sql: text, kind: Arc::new(kind), parameters, schema })

@@ -134,6 +134,16 @@ impl Session {
         if read.demands_more_than(database.snapshot().seq()) { database.settle(read).await } else { Ok(()) }
     }
 
+    /// Whether something was committed after `seen`, on whichever node; it is applied here then.
+    ///
+    /// A name that is not known here is refused only after this was asked: it may have been created elsewhere a moment ago.
+    pub async fn has_news_since(&self, seen: Seq) -> bool {
+        let database = self.engine.database();
+        let newest = ReadOptions { latest: true, ..ReadOptions::default() };
+        // A store that cannot be asked now has no news.
+        database.settle(&newest).await.is_ok() && database.snapshot().seq() > seen
+    }
+
     /// As [`prepare_with`](Self::prepare_with), reading as the session's options say.
     ///
     /// # Errors

@@ -51,6 +51,32 @@ def sees(node, query, rows, seconds=15):
         raise AssertionError(f"{error}: {query} gives {last}, not {rows}") from None
 
 
+def test_what_one_node_created_the_other_knows_at_once(pair):
+    a, b = pair
+    for n in range(15):
+        a.sql(f"CREATE TABLE t{n} (n BIGINT)")
+        b.sql(f"INSERT INTO t{n} VALUES ({n})")
+        with b.flight() as client:
+            harness.put(client, f"t{n}", [pa.record_batch([pa.array([n])], names=["n"])])
+        assert a.sql(f"SELECT count(*) FROM t{n}")[0][0] <= 2
+
+
+def test_checkpoints_of_two_nodes_at_once_are_one(pair):
+    pair[0].sql("CREATE TABLE t (n BIGINT)")
+
+    def worker(which):
+        def work():
+            for n in range(12):
+                pair[which].sql(f"INSERT INTO t VALUES ({n})")
+                pair[which].sql("CHECKPOINT")
+
+        return work
+
+    together(worker(0), worker(1))
+    for node in pair:
+        sees(node, "SELECT count(*) FROM t", [(24,)])
+
+
 def test_two_writers_lose_and_double_nothing(pair):
     pair[0].sql("CREATE TABLE both (node BIGINT, n BIGINT)")
     seqs = ([], [])

@@ -10,6 +10,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("tandem-types", 0),
     ("tandem-format", 1),
     ("tandem-env", 1),
+    ("tandem-access", 2),
     ("tandem-manifest", 2),
     ("tandem-datafile", 2),
     ("tandem-segment", 2),

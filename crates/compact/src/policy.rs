@@ -114,17 +114,26 @@ fn tail_jobs(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64
     };
     let mut worthy: Vec<(Partition, TailOf)> = by_partition.into_iter().filter(|(_, of)| worth(of)).collect();
     worthy.sort_by_key(|(partition, of)| Reverse((of.bytes, *partition)));
-    let mut room = Room::new(policy.job_bytes);
-    let mut jobs = Vec::new();
+    let mut jobs: Vec<Job> = Vec::new();
+    let mut room = policy.job_bytes;
     for (partition, of) in worthy {
-        let parts = of.parts.into_iter().take_while(|(_, bytes)| room.take(*bytes));
-        let parts: Vec<SectionPart> = parts.map(|(part, _)| part).collect();
-        if !parts.is_empty() {
-            jobs.push(Job { table: table.id(), partition, parts, files: Vec::new(), level: 0, target_bytes });
+        let mut parts = of.parts;
+        if of.bytes > room {
+            // A part of a partition makes a file that must be merged later: only one that is too large for any job is cut.
+            if !jobs.is_empty() {
+                continue;
+            }
+            let mut taken = 0;
+            parts.retain(|(_, bytes)| {
+                // The first is taken whatever its size.
+                let fits = taken == 0 || taken + bytes <= room;
+                taken += bytes;
+                fits
+            });
         }
-        if room.is_full {
-            break;
-        }
+        room = room.saturating_sub(of.bytes);
+        let parts = parts.into_iter().map(|(part, _)| part).collect();
+        jobs.push(Job { table: table.id(), partition, parts, files: Vec::new(), level: 0, target_bytes });
     }
     jobs
 }
@@ -140,42 +149,21 @@ fn file_jobs(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64
     };
     let mut worthy: Vec<_> = by_partition.into_iter().filter(|(_, files)| files.len() >= fan_in).collect();
     worthy.sort_by_key(|(partition, files)| Reverse((files.len(), *partition)));
-    let mut room = Room::new(policy.job_bytes);
-    let mut jobs = Vec::new();
+    let mut jobs: Vec<Job> = Vec::new();
+    let mut room = policy.job_bytes;
     for (partition, mut files) in worthy {
         files.sort_unstable_by_key(|(created, file)| (*created, file.name));
         files.truncate(policy.fan_in.max(2) * 2);
-        if !room.take(files.iter().map(|(_, file)| file.size).sum()) {
-            break;
+        let bytes = files.iter().map(|(_, file)| file.size).sum();
+        if bytes > room && !jobs.is_empty() {
+            continue;
         }
+        room = room.saturating_sub(bytes);
         let level = files.iter().map(|(_, file)| file.level + 1).max().unwrap_or(1);
         let files = files.into_iter().map(|(_, file)| file.name).collect();
         jobs.push(Job { table: table.id(), partition, parts: Vec::new(), files, level, target_bytes });
     }
     jobs
-}
-
-/// What still fits into a commit's jobs. The first piece is taken whatever its size.
-struct Room {
-    bytes: u64,
-    is_fresh: bool,
-    is_full: bool,
-}
-
-impl Room {
-    const fn new(bytes: u64) -> Self {
-        Self { bytes, is_fresh: true, is_full: false }
-    }
-
-    fn take(&mut self, bytes: u64) -> bool {
-        if !self.is_fresh && bytes > self.bytes {
-            self.is_full = true;
-        } else {
-            self.is_fresh = false;
-            self.bytes = self.bytes.saturating_sub(bytes);
-        }
-        !self.is_full
-    }
 }
 
 #[cfg(test)]

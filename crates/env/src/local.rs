@@ -113,6 +113,10 @@ impl ObjectStore for LocalStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        // Most of what a node asks for is not there: the next commit, the next floor. To be told so by a directory that
+        // is in memory costs less than the way to another thread and back.
+        self.disk.check()?;
+        self.disk.refuse_absent(location)?;
         let location = location.clone();
         self.blocking(move |disk| disk.get(&location, &options)).await
     }

@@ -150,11 +150,8 @@ async fn start(
             until(stopped.clone()),
         )));
     }
-    let info = NodeInfo {
-        node_id: options.node.node_id.clone(),
-        status: node.status(),
-        tail: Some(node.tail()),
-    };
+    let info =
+        NodeInfo { node_id: options.node.node_id.clone(), status: node.status(), tail: Some(node.tail()) };
     let service = tandem_flight::serve(
         flight.listener,
         node.engine().clone(),
@@ -193,7 +190,10 @@ fn announce(node: &Node, serving: &Serving, options: &Options, security: &Securi
     println!(
         "  tandem import FILE.csv --table T --create{connect}       load CSV, Parquet, JSON lines or Arrow"
     );
-    println!("  python: adbc_driver_flightsql.dbapi.connect(\"{scheme}://{}\", autocommit=True)", serving.flight);
+    println!(
+        "  python: adbc_driver_flightsql.dbapi.connect(\"{scheme}://{}\", autocommit=True)",
+        serving.flight
+    );
     println!("Ctrl-C stops the node; what was acknowledged is already safe.");
     std::io::stdout().flush().map_err(|e| Error::unavailable(format!("standard output: {e}")))
 }

@@ -123,15 +123,18 @@ impl CommitTask {
     /// Takes in who is there, and gives those a moment who will probably come; how many were waited for, if any.
     async fn wait_for_company(&mut self) -> Option<usize> {
         let clock = self.shared.log.env().clock.clone();
-        let (expected, patience) = (self.company.expected(), self.company.patience());
+        let expected = self.company.expected();
         let mut rest: Option<BoxFuture<'static, ()>> = None;
         loop {
             while let Ok(admitted) = self.requests.try_recv() {
                 self.waiting.push_back(admitted);
             }
             // Whoever asked for a window has decided how long to wait.
-            let alone = self.waiting.len() >= expected || !self.shared.config.window.is_zero();
-            if alone || patience.is_zero() {
+            let enough = self.waiting.len() >= expected || !self.shared.config.window.is_zero();
+            let bytes = self.waiting.iter().map(|admitted| admitted.request.inline_bytes()).sum();
+            let patience = self.company.patience(bytes);
+            // Nor for more than a commit takes.
+            if enough || patience.is_zero() || bytes >= self.shared.config.inline_bytes {
                 return rest.map(|_| expected);
             }
             let rest = rest.get_or_insert_with(|| clock.sleep(patience));

@@ -6,11 +6,17 @@
 
 use std::time::Duration;
 
-/// The longest wait. Short beside a commit to a store, and beside what a client notices.
+/// The longest wait of small writes, which a client notices.
 const WAIT_MAX: Duration = Duration::from_millis(5);
 
+/// Writes from this size on take their clients about as long to make as a commit takes: they wait longer for each other …
+const BULK_BYTES: u64 = 256 << 10;
+
+/// … and this long at most.
+const BULK_WAIT_MAX: Duration = Duration::from_millis(12);
+
 /// How many groups after a vain wait more is hoped for again.
-const GROUPS_UNTIL_HOPE: u32 = 64;
+const GROUPS_UNTIL_HOPE: u32 = 128;
 
 /// What past groups tell of the next.
 #[derive(Debug)]
@@ -35,9 +41,12 @@ impl Company {
         self.last.saturating_add(self.before).min(self.most)
     }
 
-    /// How long to wait for them: never longer than half of what the commit itself takes.
-    pub fn patience(&self) -> Duration {
-        (self.commit / 2).min(WAIT_MAX)
+    /// How long those with so many bytes, who are there, are to wait for them, measured by what a commit takes.
+    pub fn patience(&self, bytes: u64) -> Duration {
+        match bytes {
+            BULK_BYTES.. => (self.commit * 4).min(BULK_WAIT_MAX),
+            _ => (self.commit / 2).min(WAIT_MAX),
+        }
     }
 
     /// A group was closed with `size` requests, after a wait for `expected` if there was one.
@@ -99,10 +108,11 @@ mod tests {
     #[test]
     fn patience_is_bounded() {
         let mut company = Company::new();
-        assert_eq!(company.patience(), Duration::ZERO);
-        company.committed(Duration::from_millis(4));
-        assert_eq!(company.patience(), Duration::from_millis(2));
+        assert_eq!(company.patience(1), Duration::ZERO);
+        company.committed(Duration::from_millis(2));
+        assert_eq!(company.patience(1), Duration::from_millis(1));
+        assert_eq!(company.patience(1 << 20), Duration::from_millis(8));
         company.committed(Duration::from_secs(60));
-        assert_eq!(company.patience(), WAIT_MAX);
+        assert_eq!((company.patience(1), company.patience(1 << 20)), (WAIT_MAX, BULK_WAIT_MAX));
     }
 }

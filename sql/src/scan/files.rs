@@ -39,7 +39,7 @@ use super::table::SnapshotTable;
 
 /// Values of statistics that a plan may carry, over files and columns: each takes some hundred bytes, in
 /// every copy that the optimizer makes of the plan. Beyond it files are [`ManyFiles`].
-const STATISTICS_MAX: usize = 32_768;
+const STATISTICS_MAX: usize = 8_192;
 
 /// A scan of `files`; `ordered` allows to promise their order where that is cheap.
 pub(super) fn file_scan(

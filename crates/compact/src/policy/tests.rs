@@ -169,8 +169,10 @@ fn jobs_go_together_as_far_as_there_is_room() {
     let taken = |policy: &Policy, urgency| -> Vec<Vec<SectionPart>> {
         spread.jobs(policy, urgency).into_iter().map(|job| job.parts).collect()
     };
-    // Partition 3 has 1,300 bytes, partition 1 has 1,000 and 2 has 600, of which 200 would still fit.
+    // Partition 3 has 1,300 bytes, partition 1 has 1,000 and 2 has 600, for which no room is left: it is not cut.
     assert_eq!(taken(&policy(), ALL), [vec![part(1, 3), part(2, 3)], vec![part(1, 1)]]);
+    let tight = Policy { job_bytes: 2_000, ..policy() };
+    assert_eq!(taken(&tight, ALL), [vec![part(1, 3), part(2, 3)], vec![part(1, 2)]], "what fits is taken");
     assert_eq!(taken(&policy(), Urgency::Usual), taken(&policy(), ALL));
     let roomy = Policy { job_bytes: 10_000, ..policy() };
     assert_eq!(taken(&roomy, ALL).len(), 3);

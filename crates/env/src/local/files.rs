@@ -28,6 +28,11 @@ impl Disk {
         Ok((file, meta))
     }
 
+    /// An error if there is no object of that name. Does not read, and waits for nothing but the directory.
+    pub(super) fn refuse_absent(&self, path: &Path) -> Result<()> {
+        self.object(path)?.symlink_metadata().map(|_| ()).map_err(|e| read_error(path, e))
+    }
+
     pub(super) fn get(&self, path: &Path, options: &GetOptions) -> Result<GetResult> {
         if options.version.is_some() {
             return Err(super::not_implemented("get of a version"));
