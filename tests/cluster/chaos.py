@@ -177,7 +177,7 @@ class Chaos:
                     return False
                 raise
 
-        self.min_seq = understands({"tandem-min-seq": 1}, "SELECT 1")
+        self.min_seq = understands({"tandem-min-seq": 0}, "SELECT 1")
         self.tokens = understands({"tandem-token": f"{self.seed}/probe"}, "CREATE TABLE IF NOT EXISTS probed (n BIGINT)")
         self.quorum = understands({"tandem-ack": "quorum(1)"}, "CREATE TABLE IF NOT EXISTS probed (n BIGINT)")
 
