@@ -29,7 +29,7 @@ impl Default for Policy {
             tail_bytes: 64 << 20,
             tail_sections: 1_000,
             fan_in: 8,
-            job_bytes: 64 << 20,
+            job_bytes: 96 << 20,
         }
     }
 }
