@@ -69,6 +69,8 @@ impl Writer {
         if let Some(committed) = self.repeated(&append.token)? {
             return Ok(committed);
         }
+        // Before the rows are read and uploaded, and asked again when they are sent.
+        self.shared.role.borrow().check_writes()?;
         match self.prepare_and_send(&append, rows).await {
             // A repeat may find the table gone, or its columns changed, since the first was committed.
             Err(error) if is_about_the_table(&error) => self.unprepared(&append.token, error).await,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use tandem_env::sim::{FaultStore, Op, join};
 use tandem_log::{Log, StoredCommit};
 use tandem_manifest::SchemaPolicy;
-use tandem_types::{ErrorKind, Seq};
-use tandem_writer::{Feed, Role, WriterConfig};
+use tandem_types::{ErrorKind, Seq, TableName};
+use tandem_writer::{Append, Feed, Role, WriteToken, WriterConfig};
 
 use crate::rows::batch;
 use crate::sim::{Node, config, run, store};
@@ -72,6 +73,17 @@ fn pushed_commits_are_applied_without_a_look_into_the_store() {
         assert!(pushed(&b, 6).payload.is_some());
 
         let error = b.append("t", SchemaPolicy::Strict, vec![batch(9, 1)]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotWriter);
+        // Refused before the first row is asked for, which here would never come.
+        let append = Append {
+            table: TableName::public("t"),
+            schema: batch(9, 1).schema(),
+            policy: SchemaPolicy::Strict,
+            create: None,
+            token: WriteToken::Minted,
+            queued: None,
+        };
+        let error = b.writer.append(append, futures::stream::pending().boxed()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotWriter);
         assert_eq!(b.writer.catch_up_now().await.unwrap(), Seq(6));
     });
