@@ -112,15 +112,16 @@ async fn read_tails(inputs: &Inputs, jobs: &[Job], table: &Table) -> Result<Vec<
         let gone = || Error::serialization("rows of the tail are gone");
         let section = table.tail_section(&key).ok_or_else(gone)?;
         let rows = (inputs.load)((**section).clone()).await?;
+        let cast = |batch| cast_to_schema(batch, &section.section.columns, table.schema());
+        let batches: Vec<RecordBatch> = rows.batches.iter().map(cast).collect::<Result<_>>()?;
         for index in indices {
             let (Some(job), Some(tail)) = (jobs.get(index), tails.get_mut(index)) else { continue };
             if !section.live.contains(&job.partition) {
                 return Err(gone());
             }
             let before = tail.digest.rows;
-            for batch in &rows.batches {
-                let batch = cast_to_schema(batch, &section.section.columns, table.schema())?;
-                let batch = only_partition(batch, table, job, section)?;
+            for batch in &batches {
+                let batch = only_partition(batch.clone(), table, job, section)?;
                 tail.digest.add(&batch, &ids)?;
                 tail.batches.push(batch);
             }

@@ -11,6 +11,8 @@
 
 use parquet::basic::Type;
 
+use crate::rle::varint;
+
 /// How a page is cut into blocks and how wide its deltas are.
 ///
 /// Bits packed tightly are few and look like noise to a compressor. A delta that always is the same byte,
@@ -211,14 +213,6 @@ fn pack_bits(codes: impl Iterator<Item = u64>, width: u32, out: &mut Vec<u8>) {
 
 fn zigzag(value: i64, out: &mut Vec<u8>) {
     varint(((value << 1) ^ (value >> 63)) as u64, out);
-}
-
-fn varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 #[cfg(test)]

@@ -43,7 +43,8 @@ fn pack(literals: &mut Vec<u32>, width: u32, out: &mut Vec<u8>) {
     }
 }
 
-fn varint(mut value: u64, out: &mut Vec<u8>) {
+/// Seven bits to a byte, the lowest first, as Parquet writes all its lengths.
+pub(crate) fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

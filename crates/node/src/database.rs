@@ -217,11 +217,9 @@ impl Shared {
     /// The time within which a table takes equal writes for one, if it does.
     fn dedup_window(&self, table: &TableName) -> Result<Option<Duration>> {
         let state = self.writer.state();
-        let options = state.table_named(table).map(|table| &table.def().options);
-        match options.and_then(|options| options.iter().find(|(key, _)| key.as_str() == "dedup_window")) {
-            Some((_, off)) if off == "off" => Ok(None),
-            Some((_, window)) => parse_duration(window).map(Some),
-            None => Ok(None),
+        match state.table_named(table).and_then(|table| table.option("dedup_window")) {
+            None | Some("off") => Ok(None),
+            Some(window) => parse_duration(window).map(Some),
         }
     }
 }

@@ -139,15 +139,17 @@ impl Peers {
 
     /// Those that may be alive: their heartbeat changed lately, or was found only now.
     pub fn live(&self, now: Duration) -> Vec<Heartbeat> {
+        self.alive(now).into_iter().map(|seen| seen.heartbeat).collect()
+    }
+
+    fn alive(&self, now: Duration) -> Vec<Seen> {
         let seen = self.lock();
-        let live = seen.values().filter(|seen| now.saturating_sub(seen.changed) <= self.patience);
-        live.map(|seen| seen.heartbeat.clone()).collect()
+        seen.values().filter(|s| now.saturating_sub(s.changed) <= self.patience).cloned().collect()
     }
 
     /// Addresses of writers: those that are surely alive, else those that may be.
     pub fn writers(&self, now: Duration) -> Vec<String> {
-        let live: Vec<Seen> =
-            self.all().into_iter().filter(|s| now.saturating_sub(s.changed) <= self.patience).collect();
+        let live = self.alive(now);
         let addresses = |sure: bool| -> Vec<String> {
             let writers = live.iter().filter(|s| s.heartbeat.is_writer() && (s.moving || !sure));
             writers.filter_map(|s| s.heartbeat.address.clone()).collect()

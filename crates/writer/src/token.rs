@@ -1,7 +1,6 @@
 //! What makes a write commit once.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use tandem_format::{ForeignToken, TransactionToken};
 use tandem_types::{Error, Result};
@@ -20,9 +19,7 @@ pub enum WriteToken {
     /// The client's: it commits once, whichever nodes it is sent to and however often. The digest, of the request's
     /// logical values, tells another write under the same token.
     Client { token: ForeignToken, digest: Vec<u8> },
-    /// For clients without tokens: a write of an equal digest commits once within so much time of the log's age.
-    Content { digest: Vec<u8>, window: Duration },
-    /// Either of the two, for rows whose digest is known only when all of them have come: whoever makes the stream sets
+    /// The client's, or for clients without tokens the content itself ([`TransactionToken::Content`]), for rows whose digest is known only when all of them have come: whoever makes the stream sets
     /// it before the stream ends.
     Streamed { token: TransactionToken, digest: Arc<OnceLock<Vec<u8>>> },
 }
@@ -37,18 +34,12 @@ impl WriteToken {
         match self {
             Self::Minted | Self::None => (None, Vec::new()),
             Self::Client { token, digest } => (Some(token.clone().into()), digest.clone()),
-            Self::Content { digest, window } => {
-                let window = i64::try_from(window.as_micros()).unwrap_or(i64::MAX);
-                (Some(TransactionToken::Content { window }), digest.clone())
-            }
             Self::Streamed { token, digest } => {
                 (Some(token.clone()), digest.get().cloned().unwrap_or_default())
             }
         }
     }
-}
 
-impl WriteToken {
     /// Whether the rows that it is for have not all come yet: then nothing can be said of them.
     fn is_open(&self) -> bool {
         matches!(self, Self::Streamed { digest, .. } if digest.get().is_none())

@@ -1,11 +1,11 @@
 //! A client's token commits once, wherever and however often it is sent.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::join_all;
 use tandem_env::sim::{Fault, FaultPlan, FaultStore};
-use tandem_format::ForeignToken;
+use tandem_format::{ForeignToken, TransactionToken};
 use tandem_log::Log;
 use tandem_manifest::{SchemaPolicy, Step};
 use tandem_types::{ErrorKind, Result, TableName};
@@ -225,8 +225,10 @@ fn equal_content_commits_once_where_that_was_asked_for() {
     let store = store();
     run(&store, async {
         let (a, b) = (Node::open(&store, 1).await, Node::open(&store, 2).await);
-        let content =
-            |digest: &[u8]| WriteToken::Content { digest: digest.to_vec(), window: Duration::from_secs(600) };
+        let content = |digest: &[u8]| WriteToken::Streamed {
+            token: TransactionToken::Content { window: 600_000_000 },
+            digest: Arc::new(OnceLock::from(digest.to_vec())),
+        };
         let (one, other) = futures::join!(write(&a, content(b"d"), 1), write(&b, content(b"d"), 1));
         let (one, other) = (one.unwrap(), other.unwrap());
         assert_eq!(one.seq, other.seq);
