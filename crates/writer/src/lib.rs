@@ -243,8 +243,10 @@ impl Writer {
     ) -> Result<Answer> {
         self.shared.role.borrow().check_writes()?;
         let gone = || self.stopped().unwrap_or_else(|| Error::unavailable("the node is shutting down"));
+        // What is harmless to repeat is upkeep, which anybody may do in any epoch.
+        let epoch = (*token != WriteToken::None).then(|| self.state().epoch());
         let (minted, (token, digest)) = (token.is_minted(), token.of_client());
-        let intent = Intent { token, digest, epoch: None, base, steps };
+        let intent = Intent { token, digest, epoch, base, steps };
         let (reply, answer) = oneshot::channel();
         let request = Request { intent, bodies, minted, reply };
         self.admission.send(request).await.map_err(|_| gone())?;
