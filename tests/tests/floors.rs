@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// The floor of each crate. What users of the floors (binary, tests, measurements) are on top.
 const FLOORS: &[(&str, u8)] = &[
     ("tandem-types", 0),
+    ("tandem-heap", 0),
     ("tandem-format", 1),
     ("tandem-env", 1),
     ("tandem-access", 2),
@@ -24,6 +25,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("tandem-flight", 5),
     ("tandem", 6),
     ("tandem-tests", 7),
+    ("tandem-simulation", 7),
+    ("tandem-model", 7),
     ("tandem-benches", 7),
 ];
 

@@ -1,6 +1,7 @@
 //! TandemDB in one binary: the server, the shell, the loader and the tools that talk to a node.
 
 mod import;
+mod promote;
 mod remote;
 mod serve;
 mod shell;
@@ -9,7 +10,7 @@ mod target;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tandem_types::{ErrorKind, Result};
+use tandem_types::{Error, ErrorKind, Result};
 
 use crate::target::{Place, Target};
 
@@ -33,13 +34,20 @@ enum Command {
     Compact(remote::CompactArgs),
     /// Write a checkpoint, so that nodes start faster
     Checkpoint(remote::CheckpointArgs),
+    // Its own words are longer than a line.
+    Promote(promote::PromoteArgs),
     /// Say how a node is doing
     Status(remote::StatusArgs),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse().command).await {
+fn main() -> ExitCode {
+    tandem_heap::share_arenas();
+    let command = Cli::parse().command;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = runtime
+        .map_err(|e| Error::internal(format!("the threads of the program cannot be started: {e}")))
+        .and_then(|runtime| runtime.block_on(run(command)));
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -78,6 +86,11 @@ async fn run(command: Command) -> Result<()> {
         Command::Checkpoint(args) => {
             let server = Server::reach(&args.target).await?;
             let done = remote::checkpoint(&args, &server.urls).await;
+            server.end(done).await
+        }
+        Command::Promote(args) => {
+            let server = Server::reach(&args.target).await?;
+            let done = promote::run(&args, &server.urls).await;
             server.end(done).await
         }
         Command::Status(args) => {
