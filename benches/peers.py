@@ -96,11 +96,14 @@ def duckdb_commits(batches, home):
     return wall, cpu, rows, path.stat().st_size
 
 
-def tandem(bench, binary, home, rows, hosts):
+def tandem(arguments, home):
     """The figures of `tandem-bench ingest` on the same rows."""
-    command = [bench, "ingest", "--rows", str(rows), "--hosts", str(hosts), "--streams", str(THREADS), "--dir", str(home)]
-    if binary:
-        command += ["--binary", binary]
+    command = [arguments.bench, "ingest", "--rows", str(arguments.rows), "--hosts", str(arguments.hosts)]
+    command += ["--streams", str(THREADS), "--inflight", str(arguments.inflight), "--dir", str(home)]
+    if arguments.partition:
+        command += ["--partition", arguments.partition]
+    if arguments.binary:
+        command += ["--binary", arguments.binary]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(answer.splitlines()[-1])["figures"]
 
@@ -111,6 +114,8 @@ def main():
     parser.add_argument("--binary", help="the server; by default beside tandem-bench")
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--hosts", type=int, default=1_000)
+    parser.add_argument("--inflight", type=int, default=4, help="unacknowledged batches of each TandemDB stream")
+    parser.add_argument("--partition", help="partition unit of the TandemDB table, as of tandem-bench ingest")
     parser.add_argument("--dir", help="where to write; by default the system's directory for temporary files")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tandem-peers-", dir=arguments.dir) as home:
@@ -133,7 +138,7 @@ def measure(arguments, home):
         if found != rows:
             raise SystemExit(f"{name}: {found} rows are there, not {rows}")
         results[name] = {"rows/s": rows / wall, "CPU s/Mrow": cpu / rows * 1e6, "B/row": size / rows}
-    figures = tandem(arguments.bench, arguments.binary, home, rows, arguments.hosts)
+    figures = tandem(arguments, home)
     results["TandemDB"] = {
         "rows/s": figures["acknowledged [rows/s]"],
         "CPU s/Mrow": figures["server CPU until acknowledged [s/Mrow]"],

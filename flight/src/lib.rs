@@ -49,6 +49,7 @@ use std::time::Duration;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use futures::future::{Either, select};
 use tandem_access::{Access, Incoming};
+use tandem_client::handover::SubmitService;
 use tandem_client::tail::TailService;
 use tandem_env::{Clock, SystemChance, SystemClock};
 use tandem_sql::Engine;
@@ -115,6 +116,8 @@ pub struct NodeInfo {
     pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// What the node does for its followers; `None`: it cannot be followed.
     pub tail: Option<TailService>,
+    /// How it commits for other nodes; `None`: it does not.
+    pub submit: Option<SubmitService>,
 }
 
 impl fmt::Debug for NodeInfo {
@@ -130,6 +133,9 @@ const MAX_HEADER_BYTES: u32 = 64 << 10;
 /// Bytes that a client may send ahead, on one stream and on all of its connection.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// Batches are megabytes: with HTTP/2's usual frames of 16 KiB each is pieced together from a hundred.
+const FRAME: u32 = 1 << 20;
 /// A connection whose client does not answer a ping is closed.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -166,6 +172,7 @@ pub async fn serve(
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(auth::layer(access, clock.clone()))

@@ -20,6 +20,9 @@ pub struct Policy {
     pub fan_in: usize,
     /// Encoded bytes of tail sections that the jobs of one commit take, at most: they are sorted in memory.
     pub job_bytes: u64,
+    /// Files with so many rows fill a row group of their own: rewriting them together with others makes no query
+    /// faster.
+    pub full_rows: u64,
 }
 
 impl Default for Policy {
@@ -30,6 +33,7 @@ impl Default for Policy {
             tail_sections: 1_000,
             fan_in: 8,
             job_bytes: 96 << 20,
+            full_rows: 1 << 18,
         }
     }
 }
@@ -41,7 +45,8 @@ pub enum Urgency {
     Usual,
     /// What pays, and the tail up to this seq, which has waited long enough.
     OldTail(Seq),
-    /// All of the tail up to this seq, and files until at most one small one per partition is left.
+    /// All of the tail up to this seq, and files until at most one small one per partition is left: one that is neither
+    /// half of the target's size nor has [`Policy::full_rows`].
     Everything(Seq),
 }
 
@@ -140,7 +145,8 @@ fn tail_jobs(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64
 
 fn file_jobs(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64) -> Vec<Job> {
     let mut by_partition: BTreeMap<Partition, Vec<(Seq, &DataFile)>> = BTreeMap::new();
-    for state in table.files().filter(|f| f.file.size < target_bytes / DONE_SHARE) {
+    let is_small = |file: &DataFile| file.size < target_bytes / DONE_SHARE && file.rows < policy.full_rows;
+    for state in table.files().filter(|state| is_small(&state.file)) {
         by_partition.entry(state.file.name.partition).or_default().push((state.created, &state.file));
     }
     let fan_in = match urgency {

@@ -82,8 +82,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 impl Shared {
     /// One job, if any is worth doing.
     async fn upkeep_round(&self) -> Result<bool> {
-        let state = self.writer.state();
         let mut upkeep = self.upkeep.lock().await;
+        // Not before: while a statement's job ran, it did what this state would still ask for.
+        let state = self.writer.state();
         if self.checkpoint_is_due(&upkeep, &state) {
             self.checkpoint_locked(&mut upkeep).await?;
             return Ok(true);

@@ -77,11 +77,15 @@ impl Grown {
 
     /// A file of so many bytes in a partition, made of a section; files are named by number, from 1.
     fn file(self, partition: i64, size: u64, level: u32) -> Self {
-        let mut grown = self.section(1, &[(partition, 1)]);
+        self.file_of(1, partition, size, level)
+    }
+
+    fn file_of(self, rows: u64, partition: i64, size: u64, level: u32) -> Self {
+        let mut grown = self.section(1, &[(partition, rows)]);
         grown.1 += 1;
         let file = DataFile {
             name: name(partition, grown.1),
-            rows: 1,
+            rows,
             size,
             body_end: size,
             tail_crc32c: 0,
@@ -115,7 +119,7 @@ fn part(seq: u64, partition: i64) -> SectionPart {
 }
 
 fn policy() -> Policy {
-    Policy { tail_rows: 100, tail_bytes: 1000, tail_sections: 4, fan_in: 3, job_bytes: 2500 }
+    Policy { tail_rows: 100, tail_bytes: 1000, tail_sections: 4, fan_in: 3, job_bytes: 2500, full_rows: 1000 }
 }
 
 const ALL: Urgency = Urgency::Everything(Seq(u64::MAX));
@@ -220,6 +224,9 @@ fn small_files_of_one_partition_are_merged() {
     );
     let large = start().file(1, small + 1, 0).file(1, small + 1, 0).file(1, small + 1, 0);
     assert_eq!(files(&large, up_to), None, "large enough");
+    let full = start().file_of(1000, 1, small, 0).file_of(999, 1, small, 0).file_of(2000, 1, small, 0);
+    assert_eq!(files(&full, up_to), None, "rows enough, but for one");
+    assert_eq!(files(&full.file(1, 1, 0), up_to), Some((vec![name(1, 2), name(1, 4)], 1)));
 
     let many = (0..20).fold(start(), |g, _| g.file(1, 10, 0));
     assert_eq!(files(&many, Urgency::Usual).unwrap().0.len(), 6, "twice the fan-in at most");

@@ -31,7 +31,14 @@ pub const ALL: Urgency = Urgency::Everything(Seq(u64::MAX));
 
 /// Thresholds that small inputs reach.
 pub fn policy() -> Policy {
-    Policy { tail_rows: 200, tail_bytes: 20_000, tail_sections: 6, fan_in: 3, job_bytes: 30_000 }
+    Policy {
+        tail_rows: 200,
+        tail_bytes: 20_000,
+        tail_sections: 6,
+        fan_in: 3,
+        job_bytes: 30_000,
+        full_rows: u64::MAX,
+    }
 }
 
 /// A section's rows, from the store.
