@@ -246,18 +246,16 @@ pub(crate) fn service_of(link: &Link) -> FlightServiceClient<Channel> {
 
 /// Says of a write's failure what is known of it.
 pub(crate) fn of_write(error: Error, maybe_done: bool, token: &str) -> Error {
-    let kind = match error.kind() {
-        // Nobody's last word is a refusal, and an earlier try may have reached its end.
-        ErrorKind::Unavailable | ErrorKind::NotWriter | ErrorKind::OutcomeUnknown if maybe_done => {
-            ErrorKind::OutcomeUnknown
-        }
-        _ => return error,
-    };
-    Error::new(
-        kind,
-        format!(
-            "{}; whether it was committed is not known: the same write under the token {token:?} cannot be committed twice",
-            error.message()
-        ),
-    )
+    match error.kind() {
+        _ if !maybe_done => return error,
+        // These say what became of the token.
+        ErrorKind::TokenReused | ErrorKind::QuorumTimeout => return error,
+        // Whoever refuses speaks for its own moment: an earlier try, on a node that cannot answer now, may still be
+        // committed in another.
+        _ => {}
+    }
+    Error::outcome_unknown(format!(
+        "{}; whether it was committed is not known: the same write under the token {token:?} cannot be committed twice",
+        error.message()
+    ))
 }

@@ -82,6 +82,18 @@ async fn the_time_of_trying_is_bounded_and_the_error_says_what_is_known() {
 }
 
 #[tokio::test]
+async fn a_refusal_after_a_try_without_an_answer_is_not_the_last_word() {
+    let Pair { a, b, client, .. } = pair().await;
+    a.plan([Act::Die]);
+    b.plan([Act::Refuse("schema-conflict", None)]);
+    let error = client.query("INSERT 1").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "the first try may be committed yet: {error}");
+    assert!(error.message().contains("column x of t is bigint"), "{error}");
+    b.plan([Act::Refuse("schema-conflict", None)]);
+    assert_eq!(client.query("INSERT 2").await.unwrap_err().kind(), ErrorKind::SchemaConflict);
+}
+
+#[tokio::test]
 async fn settings_and_own_writes_are_taken_along() {
     let Pair { a, b, client, .. } = pair().await;
     for sql in ["SET schema = s", "SET tandem.ack = store", "RESET tandem.ack", "SET tandem.schema = 'add'"] {
