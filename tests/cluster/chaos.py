@@ -17,6 +17,8 @@ from cluster.wire import Failed, Wire
 
 START_SECONDS = 90
 FAULTS_KEPT = 12
+# A run says this often how far it has come.
+PROGRESS_SECONDS = 10
 
 
 class Trouble:
@@ -66,7 +68,7 @@ class Trouble:
 class Chaos:
     """Parameters and shared state of a run."""
 
-    def __init__(self, store, directory, *, seed, kills, seconds, writers=3, followers=2, clients=4, readers=1, options=(), pace=None,
+    def __init__(self, store, directory, *, seed, kills, seconds, writers=3, followers=2, clients=4, readers=2, options=(), pace=None,
                  row_counts=None, call_seconds=1.5, may_fail_to_start=False, rerun="", on_end=None):  # fmt: skip
         self.store, self.directory, self.seed = str(store), directory, seed
         self.kills, self.seconds, self.pace = kills, seconds, pace or Pace()
@@ -130,7 +132,9 @@ class Chaos:
         began = time.monotonic()
         for thread in [*self.actors, *self.readers, driver]:
             thread.start()
-        driver.join()
+        while driver.is_alive():
+            driver.join(PROGRESS_SECONDS)
+            print(self.progress(driver, time.monotonic() - began), flush=True)
         chaos_seconds = time.monotonic() - began
         self.healed.set()
         self.enough.set()
@@ -212,7 +216,7 @@ class Chaos:
         """Everything that must hold in the end; figures of it."""
         if verify.level(self.members, self.trouble) is None:
             return ""
-        states = [verify.State(member) for member in self.members]
+        states = verify.states_of(self.members)
         verify.equal(states, self.trouble, "at the end")
         found, unacknowledged = verify.against_journal(states[0], self.journal, self.trouble, "at the end")
         verify.order(self.journal, self.trouble)
@@ -220,7 +224,7 @@ class Chaos:
         verify.altered(states[0], self.altered, self.trouble, "at the end")
         self.raise_troubles()
         # Compaction and a checkpoint change no answer, and a node that starts from nothing finds the same.
-        with Wire(self.members[0].address, 120) as wire:
+        with Wire(self.members[0].address, verify.SECONDS) as wire:
             for table in rows.TABLES:
                 wire.execute(f"OPTIMIZE TABLE {table}")
             wire.execute("CHECKPOINT")
@@ -237,7 +241,7 @@ class Chaos:
         started = time.monotonic() - began
         if verify.level(self.members, self.trouble) is None:
             return ""
-        after = [verify.State(member) for member in self.members]
+        after = verify.states_of(self.members)
         verify.equal(after, self.trouble, "compacted, with a fresh node")
         for table in rows.TABLES:
             if after[-1].hashes[table] != states[0].hashes[table]:
@@ -248,6 +252,19 @@ class Chaos:
         return (
             f"{found} operations found, {unacknowledged} of them never acknowledged; {total} rows, {after[-1].log.num_rows} commits;"
             f" equal on {len(after)} nodes, of which a fresh one was ready in {started:.2f} s"
+        )
+
+    def progress(self, driver, seconds):
+        """One line for whoever watches a long run."""
+        ops = self.journal.all()
+        outcomes = collections.Counter(op.outcome for op in ops)
+        retried = sum(len(op.attempts) > 1 for op in ops)
+        up = sum(member.state == "up" for member in self.members)
+        return (
+            f"{seconds:5.0f} s: {driver.kills} of {self.kills} kills ({driver.kills_while_starting} while starting),"
+            f" {driver.freezes} freezes; {outcomes['acked']} acknowledged, {retried} tried more than once, {self.repeats} repeated,"
+            f" {outcomes['unknown']} unknown, {outcomes[None]} under way; {self.reads} snapshots checked;"
+            f" {up} of {len(self.members)} nodes up; {self.trouble.count} broken invariants"
         )
 
     def figures(self, driver, seconds):

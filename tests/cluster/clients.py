@@ -16,6 +16,8 @@ from cluster.wire import Failed, Wire
 READ_SECONDS = 20.0
 # Once nobody disturbs the nodes any more, every write must be settled within this time.
 SETTLE_SECONDS = 60
+# Columns that the operator adds in one run, so that the tables of a long one still fit into memory where they are compared.
+COLUMNS_MAX = 60
 
 
 class Actor(threading.Thread):
@@ -287,14 +289,15 @@ class Operator(Actor):
 
     def __init__(self, run):
         super().__init__("operator", run)
-        self.columns = itertools.count()
+        self.columns = 0
 
     def step(self):
         if self.cluster.enough.wait(self.chance.uniform(0.3, 1.5)):
             return
         what = self.chance.choice(["alter", "optimize", "checkpoint"])
         if what == "alter":
-            self.alter()
+            if self.columns < COLUMNS_MAX:
+                self.alter()
             return
         member = self.cluster.pick(self.chance)
         if member is None:
@@ -309,7 +312,8 @@ class Operator(Actor):
 
     def alter(self):
         """Nobody has to repeat an ALTER because of somebody else's."""
-        table, column = self.chance.choice(rows.TABLES), f"a{next(self.columns)}"
+        table, column = self.chance.choice(rows.TABLES), f"a{self.columns}"
+        self.columns += 1
         members = [member for member in self.cluster.members if member.role == "writer" and member.address]
         softly = " IF NOT EXISTS" if self.chance.random() < 0.3 else ""
         outcomes = {}
