@@ -246,8 +246,6 @@ def test_another_database_is_not_followed(tmp_path):
         (["--role", "writer", "--follow", "store"], "replica"),
         (["--follow", "ftp://x"], "--follow"),
         (["--node-id", "a/b"], "node id"),
-        (["--until", "5", "--follow", "store"], "not supported yet"),
-        (["--apply-delay", "1h", "--follow", "store"], "not supported yet"),
     ],
 )
 def test_wrong_roles_are_refused(tmp_path, options, says):
@@ -272,3 +270,36 @@ def test_lag_is_a_few_milliseconds(chain):
     for name, seen in lags.items():
         print(f"{name}: p50 {statistics.median(seen) * 1000:.1f} ms, max {max(seen) * 1000:.1f} ms, queries included")
     assert statistics.median(lags["r1"]) < 0.2
+
+
+def test_a_node_follows_as_its_present_role_asks(tmp_path):
+    """Writers hear of each other's own commits; who stands by hears of all, from the one that writes; and back again."""
+    with node(tmp_path, "a") as a, node(tmp_path, "b") as b:
+        a.sql("CREATE TABLE t (n BIGINT)")
+        fed(a)
+        fed(b)
+
+        def follows(upstream, follower, scope, seconds=20):
+            said = f"followed node_id={follower} scope={scope}"
+            before = upstream.log.read_text().count(said)
+            return lambda: harness.wait_until(lambda: upstream.log.read_text().count(said) > before, seconds, said + upstream.log_end())
+
+        standby = follows(a, "b", "All")
+        a.sql("ALTER DATABASE SET (mode = 'single-primary')")
+        standby()
+        fed(b)
+        handed_on = follows(b, "a", "All")
+        harness.run("promote", "--connect", b.url)
+        handed_on()
+        fed(a)
+        with b.flight() as client:
+            harness.put(client, "t", [batch(1)])
+        sees([a], "SELECT count(*) FROM t", [(1,)])
+        again = [follows(a, "b", "Own"), follows(b, "a", "Own")]
+        b.sql("ALTER DATABASE SET (mode = 'multi-primary')")
+        for wait in again:
+            wait()
+        for which, each in enumerate([a, b]):
+            with each.flight() as client:
+                harness.put(client, "t", [batch(10 + which)])
+        sees([a, b], "SELECT count(*) FROM t", [(3,)])

@@ -44,6 +44,8 @@ pub enum Scope {
     All,
     /// Those that the upstream made itself, from now on: writers that follow each other hear of each commit once.
     Own,
+    /// None, only how long the log is: for a follower that is kept behind.
+    Heads,
 }
 
 /// What an upstream says.

@@ -7,6 +7,9 @@ use tandem_types::{Error, Result};
 /// Bytes that one checksum covers; the last block of a body may be shorter.
 pub(crate) const BLOCK_BYTES: u64 = 64 * 1024;
 
+/// A block is cached as one piece.
+const _: () = assert!(BLOCK_BYTES == tandem_env::PIECE_BYTES);
+
 /// The key of the footer's metadata that holds [`BlockSums`].
 pub(crate) const BLOCKS_KEY: &str = "tandem:blocks";
 

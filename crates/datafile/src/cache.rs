@@ -1,10 +1,11 @@
-//! Footers, parsed once and shared by all readers of a file.
+//! Footers, parsed once and shared by all readers of a file; and the way to blocks on the local disk.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use object_store::ObjectStore;
 use parquet::file::metadata::ParquetMetaData;
+use tandem_env::DiskCache;
 use tandem_types::{Result, TableSchema};
 use tokio::sync::OnceCell;
 
@@ -33,6 +34,7 @@ impl Footer {
 pub struct FooterCache {
     state: Arc<Mutex<State>>,
     bytes_max: usize,
+    disk: Option<DiskCache>,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +56,17 @@ struct Entry {
 
 impl FooterCache {
     pub fn new(bytes_max: usize) -> Self {
-        Self { state: Arc::default(), bytes_max }
+        Self { state: Arc::default(), bytes_max, disk: None }
+    }
+
+    /// With blocks and tails of files kept on the local disk too.
+    #[must_use]
+    pub fn with_disk(self, disk: Option<DiskCache>) -> Self {
+        Self { disk, ..self }
+    }
+
+    pub(crate) fn disk(&self) -> Option<&DiskCache> {
+        self.disk.as_ref()
     }
 
     /// A reader of the file at `path`; the other arguments are what [`FileMeta`](crate::FileMeta) said of
@@ -74,7 +86,9 @@ impl FooterCache {
     /// The footer of a file: from memory, or by one read that all who ask meanwhile wait for.
     pub async fn footer(&self, objects: &Arc<dyn ObjectStore>, file: &DataFile) -> Result<Arc<Footer>> {
         let cell = self.state().touch(file);
-        let footer = cell.get_or_try_init(|| async { load_footer(objects, file).await.map(Arc::new) }).await;
+        let footer = cell
+            .get_or_try_init(|| async { load_footer(objects, file, self.disk()).await.map(Arc::new) })
+            .await;
         match footer {
             Ok(footer) => {
                 self.state().account(file, &cell, footer.memory_bytes(), self.bytes_max);

@@ -16,11 +16,15 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder};
+use tandem_env::{DiskCache, cut};
 use tandem_types::{ColumnId, Error, Result, TableSchema};
 
-use crate::blocks::{BLOCKS_KEY, BlockSums};
+use crate::blocks::{BLOCK_BYTES, BLOCKS_KEY, BlockSums};
 use crate::cache::{Footer, FooterCache};
 use crate::stored::table_schema;
+
+/// How much of a file is fetched ahead at once.
+const PREFETCH_BYTES: u64 = 64 * BLOCK_BYTES;
 
 /// Which object, and what must be true of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -75,20 +79,80 @@ impl VerifiedReader {
             }
             joins
         });
+        let mut read = self.read_blocks(&footer, &wanted).await?;
         // The tail has one checksum: it is taken whole.
         if ranges.iter().any(|r| r.end > body_end) {
             wanted.push(body_end..self.file.size);
+            read.push(load_tail(&self.objects, &self.file, self.cache.disk()).await?);
         }
+        ranges.iter().map(|r| self.cut(r, &wanted, &read)).collect()
+    }
 
-        let read = fetch(&self.objects, &self.file, &wanted).await?;
-        for (range, bytes) in wanted.iter().zip(&read) {
-            if range.start >= body_end {
-                check_tail(&self.file, bytes)?;
-            } else if let Err(block) = footer.blocks.verify(range.start, bytes) {
+    /// Runs of whole blocks, checked: from the disk where it has them, the rest in one call to the store.
+    async fn read_blocks(&self, footer: &Footer, runs: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let Some(disk) = self.cache.disk() else { return self.fetch_blocks(footer, runs).await };
+        let path = self.file.path.as_str();
+        let blocks: Vec<Range<u64>> = runs.iter().cloned().flat_map(cut).collect();
+        let mut found = disk.get(path, &blocks).await;
+        let mut wrong = Vec::new();
+        for (block, bytes) in blocks.iter().zip(&mut found) {
+            if bytes.as_ref().is_some_and(|bytes| footer.blocks.verify(block.start, bytes).is_err()) {
+                *bytes = None;
+                wrong.push(block.clone());
+            }
+        }
+        disk.drop_damaged(path, &wrong);
+
+        let mut missing: Vec<Range<u64>> = Vec::new();
+        for (block, _) in blocks.iter().zip(&found).filter(|(_, bytes)| bytes.is_none()) {
+            match missing.last_mut().filter(|run| run.end == block.start) {
+                Some(run) => run.end = block.end,
+                None => missing.push(block.clone()),
+            }
+        }
+        let fetched = self.fetch_blocks(footer, &missing).await?;
+        for (run, bytes) in missing.iter().zip(&fetched) {
+            disk.put_whole(path, run.clone(), bytes).await;
+        }
+        // Nearly always a run is either here or not: then nothing is copied.
+        let mut have: Vec<(Range<u64>, Bytes)> = missing.into_iter().zip(fetched).collect();
+        have.extend(blocks.into_iter().zip(found).filter_map(|(block, bytes)| Some((block, bytes?))));
+        have.sort_unstable_by_key(|(range, _)| range.start);
+        let (ranges, bytes): (Vec<_>, Vec<_>) = have.into_iter().unzip();
+        runs.iter().map(|run| self.cut(run, &ranges, &bytes)).collect()
+    }
+
+    async fn fetch_blocks(&self, footer: &Footer, runs: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let read = fetch(&self.objects, &self.file, runs).await?;
+        for (range, bytes) in runs.iter().zip(&read) {
+            if let Err(block) = footer.blocks.verify(range.start, bytes) {
                 return Err(self.damaged(format!("the checksum of its block {block} is wrong")));
             }
         }
-        ranges.iter().map(|r| self.cut(r, &wanted, &read)).collect()
+        Ok(read)
+    }
+
+    /// Sees to it that the whole file is on the local disk; how many bytes had to be fetched. Nothing is done without a
+    /// cache on disk.
+    pub async fn prefetch(&self) -> Result<u64> {
+        let Some(disk) = self.cache.disk() else { return Ok(0) };
+        let footer = self.footer().await?;
+        let (path, body_end) = (self.file.path.as_str(), self.file.body_end);
+        let mut fetched = 0;
+        let mut start = 0;
+        while start < body_end {
+            let run = start..(start + PREFETCH_BYTES).min(body_end);
+            start = run.end;
+            let missing: u64 = cut(run.clone()).filter(|b| !disk.has(path, b)).map(|b| b.end - b.start).sum();
+            if missing > 0 {
+                self.read_blocks(&footer, std::slice::from_ref(&run)).await?;
+                fetched += missing;
+            }
+        }
+        Ok(fetched)
     }
 
     /// The part of what was read that a caller asked for.
@@ -152,13 +216,16 @@ pub fn from_parquet_error(path: &str, error: ParquetError) -> Error {
 }
 
 /// Reads and checks the tail, and parses all that it holds.
-pub(crate) async fn load_footer(objects: &Arc<dyn ObjectStore>, file: &DataFile) -> Result<Footer> {
+pub(crate) async fn load_footer(
+    objects: &Arc<dyn ObjectStore>,
+    file: &DataFile,
+    disk: Option<&DiskCache>,
+) -> Result<Footer> {
     if file.body_end >= file.size {
         return Err(Error::damaged(format!("data file {:?} is listed without a footer", file.path)));
     }
     let range = file.body_end..file.size;
-    let tail = fetch(objects, file, std::slice::from_ref(&range)).await?.pop().unwrap_or_default();
-    check_tail(file, &tail)?;
+    let tail = load_tail(objects, file, disk).await?;
     let failed = |e| from_parquet_error(&file.path, e);
     let mut decoder = ParquetMetaDataPushDecoder::try_new(file.size)
         .map_err(failed)?
@@ -187,6 +254,29 @@ pub(crate) async fn load_footer(objects: &Arc<dyn ObjectStore>, file: &DataFile)
         ArrowReaderMetadata::try_new(Arc::clone(&metadata), ArrowReaderOptions::new()).map_err(failed)?;
     let schema = table_schema(arrow.schema()).map_err(named)?;
     Ok(Footer { metadata, schema, blocks })
+}
+
+/// The tail, checked, from the disk or the store.
+async fn load_tail(
+    objects: &Arc<dyn ObjectStore>,
+    file: &DataFile,
+    disk: Option<&DiskCache>,
+) -> Result<Bytes> {
+    let range = file.body_end..file.size;
+    if let Some(disk) = disk
+        && let Some(tail) = disk.get_whole(&file.path, range.clone()).await
+    {
+        if check_tail(file, &tail).is_ok() {
+            return Ok(tail);
+        }
+        disk.drop_whole(&file.path, range.clone());
+    }
+    let tail = fetch(objects, file, std::slice::from_ref(&range)).await?.pop().unwrap_or_default();
+    check_tail(file, &tail)?;
+    if let Some(disk) = disk {
+        disk.put_whole(&file.path, range, &tail).await;
+    }
+    Ok(tail)
 }
 
 fn check_tail(file: &DataFile, tail: &[u8]) -> Result<()> {

@@ -6,6 +6,7 @@
 //! - A create answers [`CreateOutcome`] and never guesses: only `Created` means stored, and it
 //!   means durable. Everything else is settled by reading the object back, by the caller.
 //! - An object is there whole or not at all, also after a crash or a dropped future.
+//! - [`DiskCache`] gives back what was put into it, or nothing.
 //! - After a failed sync the local store refuses everything until the process starts again.
 //!
 //! Words
@@ -16,10 +17,12 @@
 //!
 //! Refuses to know: what the objects mean, which names exist, when to give up on a commit.
 
+mod cache;
 mod chance;
 mod clock;
 mod local;
 mod meter;
+mod mutant;
 mod open;
 mod probe;
 mod retry;
@@ -30,9 +33,11 @@ use std::sync::Arc;
 
 use tandem_types::Result;
 
+pub use cache::{DiskCache, PIECE_BYTES, cut};
 pub use chance::{Chance, SystemChance};
 pub use clock::{Clock, SystemClock, within};
 pub use local::LocalStore;
+pub use mutant::Mutant;
 pub use open::open_store;
 pub use probe::probe;
 pub use store::{CreateOutcome, Store};

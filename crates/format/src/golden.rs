@@ -235,6 +235,8 @@ fn root() -> CheckpointRoot {
         digest: 0xfedc_ba98_7654_3210,
         primary: Some(Primary { node_id: "b".into(), address: "http://b:1".into() }),
         lease: Some(Lease { holder: "a".into(), address: "http://a:1".into(), term: 3 }),
+        logged_rows: 0,
+        logged_bytes: 0,
         schemas: vec!["lab".into(), "public".into()],
         settings: vec![("checkpoint_commits".into(), "5".into())],
         tables: vec![TableState {
@@ -351,6 +353,15 @@ fn samples_come_back_as_they_were() {
 
     let (bytes, part) = encode_part(Seq(1000), &entries()).unwrap();
     assert_eq!(decode_part(&part, &bytes).unwrap(), entries());
+}
+
+#[test]
+fn what_was_logged_has_fields_of_its_own_in_the_root() {
+    let root = CheckpointRoot { logged_rows: 5, logged_bytes: 700, ..root() };
+    let (bytes, hash) = encode_root(&root).unwrap();
+    let fields = [0x88, 0x01, 5, 0x90, 0x01, 0xbc, 0x05];
+    assert!(bytes.windows(fields.len()).any(|bytes| bytes == fields), "{ADVICE}");
+    assert_eq!(decode_root(&bytes).unwrap(), (root, hash));
 }
 
 /// As version 1 framed it.

@@ -37,6 +37,8 @@ pub use record::{
     encode_section_entry, encode_table_entry,
 };
 
+pub use schema_bytes::{decode_fields, encode_fields};
+
 /// The version of everything this crate writes; readers accept it and what is older.
 ///
 /// 2 brought tokens of clients, promotions and leases. What version 1 wrote means the same as ever.

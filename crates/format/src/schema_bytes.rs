@@ -9,7 +9,7 @@ use arrow_schema::{DataType, Field, Fields, Schema};
 use tandem_types::{Error, Result};
 
 /// Fields as an IPC schema flatbuffer. Deterministic: fields of ours carry no metadata at the top level.
-pub(crate) fn encode_fields(fields: Vec<Field>) -> Vec<u8> {
+pub fn encode_fields(fields: Vec<Field>) -> Vec<u8> {
     let mut dictionaries = DictionaryTracker::new(false);
     IpcSchemaEncoder::new()
         .with_dictionary_tracker(&mut dictionaries)
@@ -18,7 +18,8 @@ pub(crate) fn encode_fields(fields: Vec<Field>) -> Vec<u8> {
         .to_vec()
 }
 
-pub(crate) fn decode_fields(bytes: &[u8]) -> Result<Fields> {
+/// The fields that [`encode_fields`] was given, or an error: the bytes may be anybody's.
+pub fn decode_fields(bytes: &[u8]) -> Result<Fields> {
     let schema = root_as_schema(bytes)
         .map_err(|e| Error::damaged(format!("an Arrow schema in the record does not decode: {e}")))?;
     // The converter panics on flatbuffers that verify but make no sense.

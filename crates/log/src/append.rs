@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tandem_env::CreateOutcome;
+use tandem_env::{CreateOutcome, Mutant};
 use tandem_format::{CommitHeader, EncodedHeader, HeaderHash, commit_path};
 use tandem_types::{CommitId, ErrorKind, Result, Seq};
 
@@ -55,6 +55,11 @@ impl Log {
                     Ok(appended) => return Ok(appended),
                     Err(reason) => reason,
                 },
+                CreateOutcome::Exists if self.env.mutant(Mutant::ExistsIsLost) => return Ok(Appended::Lost),
+                CreateOutcome::Unknown(_) if self.env.mutant(Mutant::UnknownIsLost) => return Ok(Appended::Lost),
+                CreateOutcome::Unknown(_) if self.env.mutant(Mutant::UnknownIsCreated) => {
+                    return Ok(Appended::Created(proposal.encoded.hash));
+                }
                 answer => match self.settle(proposal, seq).await? {
                     Ok(appended) => return Ok(appended),
                     Err(reason) => format!("{answer:?}; {reason}"),
@@ -71,6 +76,9 @@ impl Log {
             let jitter = self.env.chance.below(u64::try_from(half.as_micros()).unwrap_or(1).max(1));
             self.env.clock.sleep(half + Duration::from_micros(jitter)).await;
             wait = (wait * 2).min(WAIT_MAX);
+            if self.env.mutant(Mutant::OtherBytesAtSameSeq) {
+                return Ok(Appended::Lost);
+            }
         }
     }
 
@@ -79,6 +87,9 @@ impl Log {
         match self.floor().await {
             Ok(floor) if floor >= proposal.header.seq => Ok(Ok(Appended::Reopened)),
             Ok(_) => Ok(Ok(Appended::Created(proposal.encoded.hash))),
+            Err(_) if self.env.mutant(Mutant::NoFloorCheckInWriter) => {
+                Ok(Ok(Appended::Created(proposal.encoded.hash)))
+            }
             Err(e) if passing(e.kind()) => Ok(Err(format!("created, but the floor cannot be read: {e}"))),
             Err(e) => Err(e),
         }

@@ -6,7 +6,8 @@
 //!   the floor is below it. Every other answer of the store is settled by reading the object back.
 //! - [`Log::read_run`] hands out a gapless run, and only after the floor was found below its first seq. A hole
 //!   is never skipped.
-//! - [`Log::recover`] gives the state at the head from the newest checkpoint that the log vouches for.
+//! - [`Log::recover`] gives the state at the head from the newest checkpoint that the log vouches for;
+//!   [`Log::recover_within`] the newest state that a limit allows.
 //! - [`Log::write_checkpoint`] writes, reads back, folds a second time and compares before it returns.
 //!
 //! Words: a commit, seq, floor, checkpoint, root and part are as in the design. *Lost*: the seq went to another
@@ -17,6 +18,7 @@
 mod append;
 mod checkpoint;
 mod identity;
+mod limit;
 mod read;
 mod recover;
 
@@ -31,6 +33,7 @@ use tandem_types::DatabaseId;
 
 pub use append::{Appended, Proposal};
 pub use checkpoint::WrittenCheckpoint;
+pub use limit::{Admits, ApplyLimit, Until};
 pub use read::{Commit, Payload, StoredCommit};
 pub use recover::Recovered;
 

@@ -1,12 +1,13 @@
-//! From nothing in memory to the state at the head.
+//! From nothing in memory to the state at the head, or at the end of what a limit allows.
 
 use futures::{StreamExt, TryStreamExt, stream};
+use tandem_env::Mutant;
 use tandem_format::{ROOT_DIR, commit_path, parse_root_name};
 use tandem_manifest::Manifest;
 use tandem_types::{Error, ErrorKind, Result, Seq};
 
 use crate::checkpoint::WrittenCheckpoint;
-use crate::{Commit, Log};
+use crate::{Admits, ApplyLimit, Commit, Log};
 
 /// How many commits are read before they are applied.
 const RUN: usize = 256;
@@ -26,19 +27,57 @@ pub struct Recovered {
     pub replayed_bytes: u64,
 }
 
+/// A limit, and the time at which it is asked.
+#[derive(Clone, Copy, Debug)]
+struct Bounds<'a> {
+    limit: &'a ApplyLimit,
+    now: i64,
+}
+
+impl Bounds<'_> {
+    fn admit(&self, seq: Seq, commit_time: i64) -> bool {
+        self.limit.admits(seq, commit_time, self.now) == Admits::Now
+    }
+}
+
 impl Log {
     /// Loads the newest checkpoint that the log records, and applies what follows it.
     ///
     /// A checkpoint whose root was written but never recorded, or that is damaged, is passed over for an older one;
     /// without any, the log is replayed from its first commit. A hole in the log is an error.
     pub async fn recover(&self) -> Result<Recovered> {
+        self.recover_within(&ApplyLimit::default(), 0).await
+    }
+
+    /// As [`Log::recover`], with nothing applied that the limit does not allow at `now` (microseconds since 1970), and
+    /// from the newest checkpoint that lies within it.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`, saying what is missing, if the log was trimmed and no checkpoint is left that is old enough.
+    pub async fn recover_within(&self, limit: &ApplyLimit, now: i64) -> Result<Recovered> {
         self.env.store.seen_is_durable("log").await?;
         let names = self.env.store.list_dir(ROOT_DIR).await?;
         let mut roots: Vec<Seq> = names.iter().filter_map(|name| parse_root_name(name)).collect();
         roots.sort_unstable();
         let newest = roots.last().copied().unwrap_or_default();
-        let recovered = self.recover_newest(roots).await?;
-        self.check_end(recovered.manifest.seq(), newest).await?;
+        let oldest = roots.first().copied();
+        let bounds = Bounds { limit, now };
+        if !limit.is_none() {
+            let within = self.roots_within(&roots, bounds).await?;
+            roots.truncate(within);
+        }
+        // All checkpoints are too new: only the whole log leads there, if it still is whole.
+        if let (true, Some(oldest)) = (roots.is_empty(), oldest)
+            && self.read(Seq(1)).await?.is_none()
+        {
+            return Err(too_old(limit, oldest));
+        }
+        let (recovered, ended) = self.recover_newest(roots, bounds).await?;
+        // What a limit cut off says nothing about the log's end.
+        if !ended && !self.env.mutant(Mutant::HoleUnchecked) {
+            self.check_end(recovered.manifest.seq(), newest).await?;
+        }
         Ok(recovered)
     }
 
@@ -60,9 +99,34 @@ impl Log {
         }
     }
 
-    async fn recover_newest(&self, mut roots: Vec<Seq>) -> Result<Recovered> {
+    /// How many of the roots, oldest first, lie within a limit. Their times grow with their seqs: few need to be read.
+    async fn roots_within(&self, roots: &[Seq], bounds: Bounds<'_>) -> Result<usize> {
+        let (mut within, mut beyond) = (0, roots.len());
+        while within < beyond {
+            let middle = within + (beyond - within) / 2;
+            let Some(seq) = roots.get(middle).copied() else { break };
+            let fits = match self.load_root(seq).await {
+                Ok((root, _)) => bounds.admit(seq, root.commit_time),
+                // Which side of the limit it is on cannot be told: an older one is right in any case.
+                Err(e) if e.kind() == ErrorKind::Damaged => {
+                    tracing::warn!(%seq, error = %e, "a checkpoint cannot be used, trying older ones");
+                    false
+                }
+                Err(e) => return Err(e),
+            };
+            if fits {
+                within = middle + 1;
+            } else {
+                beyond = middle;
+            }
+        }
+        Ok(within)
+    }
+
+    /// The second value: whether the limit ended the replay.
+    async fn recover_newest(&self, mut roots: Vec<Seq>, bounds: Bounds<'_>) -> Result<(Recovered, bool)> {
         while let Some(seq) = roots.pop() {
-            match self.recover_from(seq).await {
+            match self.recover_from(seq, bounds).await {
                 Ok(Some(recovered)) => return Ok(recovered),
                 Ok(None) => tracing::info!(%seq, "a checkpoint was never recorded, trying an older one"),
                 Err(e) if e.kind() == ErrorKind::Damaged => {
@@ -71,27 +135,33 @@ impl Log {
                 Err(e) => return Err(e),
             }
         }
-        let (manifest, replay) = self.replay(Manifest::empty(self.database), |_| {}).await?;
-        Ok(Recovered { manifest, checkpoint: None, replayed: replay.commits, replayed_bytes: replay.bytes })
+        let (manifest, replay) = self.replay(Manifest::empty(self.database), bounds, |_| {}).await?;
+        let (replayed, replayed_bytes) = (replay.commits, replay.bytes);
+        Ok((Recovered { manifest, checkpoint: None, replayed, replayed_bytes }, replay.ended))
     }
 
     /// `None`: the log after the checkpoint does not record it.
-    async fn recover_from(&self, seq: Seq) -> Result<Option<Recovered>> {
+    async fn recover_from(&self, seq: Seq, bounds: Bounds<'_>) -> Result<Option<(Recovered, bool)>> {
         let (start, root_hash) = self.load_checkpoint(seq).await?;
-        let mut recorded = false;
-        let (manifest, replay) =
-            self.replay(start, |state| recorded |= state.checkpoint() == Some((seq, root_hash))).await?;
+        let mut recorded = self.env.mutant(Mutant::UnrecordedCheckpointUsed);
+        let (manifest, replay) = self
+            .replay(start, bounds, |state| recorded |= state.checkpoint() == Some((seq, root_hash)))
+            .await?;
         if !recorded {
             return Ok(None);
         }
         let parts = self.load_root(seq).await?.0.parts;
         let checkpoint = Some(WrittenCheckpoint { seq, root_hash, parts, bytes_written: 0 });
-        Ok(Some(Recovered { manifest, checkpoint, replayed: replay.commits, replayed_bytes: replay.bytes }))
+        let (replayed, replayed_bytes) = (replay.commits, replay.bytes);
+        Ok(Some((Recovered { manifest, checkpoint, replayed, replayed_bytes }, replay.ended)))
     }
 
+    /// Applies what the limit allows. `look` sees every state on the way, and some beyond the limit: a checkpoint is
+    /// recorded a little after its own seq.
     async fn replay(
         &self,
         mut state: Manifest,
+        bounds: Bounds<'_>,
         mut look: impl FnMut(&Manifest),
     ) -> Result<(Manifest, Replay)> {
         let mut replay = Replay::default();
@@ -100,18 +170,41 @@ impl Log {
             if run.is_empty() {
                 return Ok((state, replay));
             }
+            let mut beyond: Option<Manifest> = None;
             for commit in &run {
+                if !bounds.admit(commit.header.seq, commit.header.commit_time) {
+                    replay.ended = true;
+                    let from = beyond.as_ref().unwrap_or(&state);
+                    let next = from.apply(&commit.header, commit.hash)?.manifest;
+                    look(&next);
+                    beyond = Some(next);
+                    continue;
+                }
                 state = state.apply(&commit.header, commit.hash)?.manifest;
                 look(&state);
                 replay.commits += 1;
                 replay.bytes += commit.header.sections().map(|s| s.len).sum::<u64>();
             }
+            if replay.ended {
+                return Ok((state, replay));
+            }
         }
     }
+}
+
+/// Why a state within the limit cannot be had.
+fn too_old(limit: &ApplyLimit, oldest: Seq) -> Error {
+    Error::unavailable(format!(
+        "a node that applies {limit} cannot be started on this store: its oldest checkpoint, at {oldest}, lies beyond that, \
+         and the log is not there from the beginning ({} is missing): allow a newer state",
+        commit_path(Seq(1))
+    ))
 }
 
 #[derive(Default)]
 struct Replay {
     commits: u64,
     bytes: u64,
+    /// Whether there is more that the limit does not allow.
+    ended: bool,
 }

@@ -1,6 +1,6 @@
 //! The state after the next commit.
 
-use tandem_format::{CommitHeader, HeaderHash, Transaction, TransactionToken};
+use tandem_format::{CommitHeader, HeaderHash, Primary, Transaction, TransactionToken};
 use tandem_types::{Epoch, Error, Result, Seq};
 
 use crate::ops::Position;
@@ -41,6 +41,10 @@ impl Manifest {
         next.header_hash = hash;
         next.commit_time = header.commit_time;
         next.age = self.age_after(header.raw_clock);
+        for section in header.sections() {
+            next.logged.rows = next.logged.rows.saturating_add(section.rows);
+            next.logged.bytes = next.logged.bytes.saturating_add(section.len);
+        }
         let mut outcomes = Vec::with_capacity(header.transactions.len());
         for (index, transaction) in header.transactions.iter().enumerate() {
             let index = u32::try_from(index).unwrap_or(u32::MAX);
@@ -143,6 +147,20 @@ impl Manifest {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The epoch in which what clients send to this node is committed on top of this state. `None` is a node that cannot
+    /// be promoted. An address is part of who a node is: a process that was started anew under an old name elsewhere is
+    /// promoted anew.
+    ///
+    /// # Errors
+    ///
+    /// `NotWriter`, naming the primary, if that is another node.
+    pub fn write_epoch(&self, node: Option<&Primary>) -> Result<Epoch> {
+        if !self.is_single_primary() || node.is_some_and(|node| self.primary() == Some(node)) {
+            return Ok(self.epoch);
+        }
+        Err(self.name_primary(Error::not_writer, "this node takes no writes"))
     }
 
     /// An error that names the present primary.

@@ -7,7 +7,7 @@ use tandem_types::{Error, Result};
 
 use crate::digest::{Entry, entry_hash};
 use crate::ops;
-use crate::state::{Manifest, PartitionOrd, RemovedObject};
+use crate::state::{Logged, Manifest, PartitionOrd, RemovedObject};
 use crate::table::{FileState, Table, TailSection, Totals};
 use crate::tokens::{Committed, Producer};
 
@@ -83,6 +83,8 @@ impl Manifest {
             digest: self.digest(),
             primary: self.primary().cloned(),
             lease: self.lease().cloned(),
+            logged_rows: self.logged.rows,
+            logged_bytes: self.logged.bytes,
             schemas: self.schemas.keys().cloned().collect(),
             settings: self.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             tables: self.tables.values().map(|t| (*t.state).clone()).collect(),
@@ -106,6 +108,7 @@ impl Manifest {
         manifest.checkpoint = root.recorded;
         manifest.set_primary(root.primary.clone());
         manifest.set_lease(root.lease.clone());
+        manifest.logged = Logged { rows: root.logged_rows, bytes: root.logged_bytes };
         for name in &root.schemas {
             if manifest.schemas.insert(name.clone(), ()).is_none() {
                 manifest.add_hash(entry_hash(Entry::Schema, &[name.as_bytes()]));

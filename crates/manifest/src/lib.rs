@@ -34,7 +34,7 @@ pub use intent::{
     AppendIntent, AppendTarget, Change, ColumnSpec, Intent, SchemaPolicy, SectionDraft, Step, TableSpec,
 };
 pub use rebase::{Rebased, Rejection, rebase};
-pub use settings::{DATABASE_SETTINGS, SettingDef, TABLE_OPTIONS, check_setting, check_table_option};
-pub use state::{Manifest, RemovedObject};
+pub use settings::{DATABASE_SETTINGS, Mode, SettingDef, TABLE_OPTIONS, check_setting, check_table_option};
+pub use state::{Logged, Manifest, RemovedObject};
 pub use table::{FileState, Table, TailSection};
-pub use tokens::{MAX_COMMITTED, MAX_PRODUCERS, TokenAnswer, TokenTable};
+pub use tokens::{KnownProducer, MAX_COMMITTED, MAX_PRODUCERS, TokenAnswer, TokenTable};

@@ -7,7 +7,42 @@ use tandem_types::{Error, PartitionUnit, Result, parse_duration};
 use crate::foreign::{Keep, MAX_FOREIGN};
 
 /// The value of `mode` under which one node at a time takes all writes.
-pub(crate) const SINGLE_PRIMARY: &str = "single-primary";
+const SINGLE_PRIMARY: &str = "single-primary";
+const MULTI_PRIMARY: &str = "multi-primary";
+
+/// Who takes writes: the setting `mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Every node.
+    #[default]
+    MultiPrimary,
+    /// The one that was promoted last.
+    SinglePrimary,
+}
+
+impl Mode {
+    /// As it stands in the log; `None` if it is neither.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            MULTI_PRIMARY => Some(Self::MultiPrimary),
+            SINGLE_PRIMARY => Some(Self::SinglePrimary),
+            _ => None,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MultiPrimary => MULTI_PRIMARY,
+            Self::SinglePrimary => SINGLE_PRIMARY,
+        }
+    }
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// How long tokens of clients are kept, and how many in any case, where nothing else was set. As long as nobody
 /// sets them, all nodes go by these: they cannot change.
@@ -39,9 +74,9 @@ pub const DATABASE_SETTINGS: &[SettingDef] = &[
     },
     SettingDef {
         name: "mode",
-        default: "multi-primary",
+        default: MULTI_PRIMARY,
         description: "who takes writes: multi-primary (every node) or single-primary (the one that was promoted)",
-        check: |v| matches!(v, "multi-primary" | SINGLE_PRIMARY),
+        check: |v| Mode::parse(v).is_some(),
     },
     SettingDef {
         name: "ack",
@@ -52,8 +87,8 @@ pub const DATABASE_SETTINGS: &[SettingDef] = &[
     SettingDef {
         name: "failover_after",
         default: "3s",
-        description: "a primary that was silent for so long is replaced",
-        check: duration,
+        description: "a single primary that was silent for so long is replaced by another node; off: never",
+        check: |v| v == "off" || duration(v),
     },
     SettingDef {
         name: "token_window",

@@ -10,7 +10,7 @@ use tandem_types::{
 
 use crate::digest::{Entry, entry_hash};
 use crate::foreign::Keep;
-use crate::settings::{SINGLE_PRIMARY, kept_tokens};
+use crate::settings::{Mode, kept_tokens};
 use crate::table::Table;
 use crate::tokens::{TokenAnswer, TokenTable};
 
@@ -35,8 +35,19 @@ pub struct Manifest {
     pub(crate) checkpoint: Option<(Seq, [u8; 32])>,
     pub(crate) primary: Option<Arc<Primary>>,
     pub(crate) lease: Option<Arc<Lease>>,
+    /// Not part of the digest.
+    pub(crate) logged: Logged,
     /// Sum of the hashes of all entries; [`Manifest::digest`] adds what there is only one of.
     pub(crate) digest: u128,
+}
+
+/// What all commits up to a state appended, void ones and what was deleted since included: two states of one log are so
+/// far apart. For people; checkpoints of early versions do not know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Logged {
+    pub rows: u64,
+    /// Of sections, as encoded.
+    pub bytes: u64,
 }
 
 /// An object that the present state no longer names. Kept listed until history passes its removal.
@@ -99,6 +110,7 @@ impl Manifest {
             checkpoint: None,
             primary: None,
             lease: None,
+            logged: Logged::default(),
             digest: 0,
         }
     }
@@ -114,6 +126,11 @@ impl Manifest {
     /// Hash of the header of the last commit.
     pub fn header_hash(&self) -> HeaderHash {
         self.header_hash
+    }
+
+    /// What all commits so far appended.
+    pub fn logged(&self) -> Logged {
+        self.logged
     }
 
     /// Microseconds since 1970 of the last commit.
@@ -209,9 +226,14 @@ impl Manifest {
         self.age
     }
 
+    /// Who takes writes. What cannot be read means the default, on every node.
+    pub fn mode(&self) -> Mode {
+        self.setting("mode").and_then(Mode::parse).unwrap_or_default()
+    }
+
     /// Whether one node at a time takes all writes.
     pub fn is_single_primary(&self) -> bool {
-        self.setting("mode") == Some(SINGLE_PRIMARY)
+        self.mode() == Mode::SinglePrimary
     }
 
     /// Who was promoted last; takes all writes while [`Manifest::is_single_primary`].

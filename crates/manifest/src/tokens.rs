@@ -37,6 +37,18 @@ pub struct TokenTable {
     pub(crate) floor: Seq,
 }
 
+/// What the log knows of a producer of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownProducer {
+    pub producer: ProducerId,
+    /// It promised not to send counters below this one again.
+    pub low: u64,
+    /// The highest counter that was committed.
+    pub last_counter: Option<u64>,
+    /// The newest commit with a token of its.
+    pub last_seq: Seq,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Producer {
     pub low: u64,
@@ -94,6 +106,16 @@ impl TokenTable {
     /// Producers that the log still knows.
     pub fn producers(&self) -> usize {
         self.producers.len()
+    }
+
+    /// The producers that the log still knows, one by one.
+    pub fn list_producers(&self) -> impl Iterator<Item = KnownProducer> {
+        self.producers.iter().map(|(producer, known)| KnownProducer {
+            producer: *producer,
+            low: known.low,
+            last_counter: known.committed.get_max().map(|(counter, _)| *counter),
+            last_seq: known.last_seq,
+        })
     }
 
     /// Tokens of clients that the log still knows.

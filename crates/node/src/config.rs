@@ -1,11 +1,16 @@
 //! Settings of one node: plain data.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tandem_client::ConnectOptions;
 use tandem_compact::Policy;
+use tandem_manifest::Mode;
 use tandem_sql::EngineConfig;
 use tandem_writer::WriterConfig;
+
+/// The priority of a node that was given none.
+pub const FAILOVER_PRIORITY: u8 = 50;
 
 /// What a node may use and when its upkeep acts.
 #[derive(Clone, Debug)]
@@ -16,6 +21,12 @@ pub struct NodeConfig {
     pub replica: bool,
     /// Whom it follows.
     pub upstream: Upstream,
+    /// Whether a write that this node cannot commit is handed to one that can, instead of refused with its address.
+    pub forward_writes: bool,
+    /// How gladly it takes over from a primary that fell silent, 0 to 100; `None`: never by itself.
+    pub failover_priority: Option<u8>,
+    /// The mode in which the database is created, and which it must have if it exists.
+    pub mode: Option<Mode>,
     /// Where other nodes and redirected clients reach it. Without one it is alone: it tells nobody of itself and follows
     /// nobody.
     pub advertise: Option<String>,
@@ -35,6 +46,39 @@ pub struct NodeConfig {
     pub tail_age: Duration,
     /// Footers of data files kept in memory.
     pub footer_cache_bytes: usize,
+    /// A directory of this node alone, where parts of data files and segments are kept; `None`: nowhere.
+    pub cache_dir: Option<PathBuf>,
+    /// Bytes of it, at most.
+    pub cache_bytes: u64,
+    /// What is fetched into it before anybody asks.
+    pub prefetch: Prefetch,
+}
+
+/// What a node fetches ahead, as far as its cache on disk has room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefetch {
+    /// Nothing: data comes when a query wants it.
+    #[default]
+    None,
+    /// What is written from the node's start on.
+    Recent,
+    /// Everything, the newest first.
+    All,
+}
+
+impl Prefetch {
+    /// As options name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Recent => "recent",
+            Self::All => "all",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::None, Self::Recent, Self::All].into_iter().find(|policy| policy.name() == text)
+    }
 }
 
 /// Whom a node follows, beside the store.
@@ -55,6 +99,9 @@ impl Default for NodeConfig {
             node_id: "node".to_owned(),
             replica: false,
             upstream: Upstream::default(),
+            forward_writes: false,
+            failover_priority: Some(FAILOVER_PRIORITY),
+            mode: None,
             advertise: None,
             connect: ConnectOptions::default(),
             heartbeat: None,
@@ -65,6 +112,9 @@ impl Default for NodeConfig {
             upkeep_interval: Duration::from_secs(1),
             tail_age: Duration::from_secs(300),
             footer_cache_bytes: 64 << 20,
+            cache_dir: None,
+            cache_bytes: 4 << 30,
+            prefetch: Prefetch::default(),
         }
     }
 }

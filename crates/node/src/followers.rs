@@ -82,6 +82,8 @@ pub(crate) fn serve(
     let sent = match follow.scope {
         Scope::All => follow.applied,
         Scope::Own => follow.applied.max(state.seq()),
+        // There is nothing to be pushed.
+        Scope::Heads => Seq(u64::MAX),
     };
     let reported = Arc::new(AtomicU64::new(0));
     let spoken_for = SpokenFor {
@@ -172,6 +174,7 @@ impl Tail {
             (Some(commit), Scope::Own) if !commit.own => None,
             // Too old for the window: writers read what they miss from the store.
             (None, Scope::Own) => None,
+            (_, Scope::Heads) => None,
             (Some(commit), _) => {
                 let (object, whole) = commit.object(PAYLOAD_MAX);
                 Some(Push::Commit { seq, object, whole })

@@ -1,7 +1,8 @@
 //! Following others: their commits arrive here within milliseconds, instead of with the next look into the store.
 //!
-//! Writers follow every other writer, each for its own commits; a replica follows one node for all of them. Whatever goes
-//! wrong here costs speed only: a node that hears nothing polls the store.
+//! Writers follow every other writer, each for its own commits; a replica follows one node for all of them, and so does a
+//! node that may write but is not the one that does now. A replica that is kept behind on purpose is told only how long
+//! the log is. Whatever goes wrong here costs speed only: a node that hears nothing polls the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,10 +32,27 @@ const RETRY_FOREIGN: Duration = Duration::from_secs(30);
 /// Progress is told at least this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs until it is aborted.
+/// Runs until it is aborted, as the present role asks for.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    match (&shared.config.upstream, shared.config.replica) {
-        (Upstream::Store, _) => {}
+    let mut roles = shared.writer.watch_role();
+    loop {
+        let replica = roles.borrow_and_update().is_replica();
+        // Dropped with what it follows, once the node becomes something else.
+        let following = follow_as(shared.clone(), replica);
+        tokio::select! {
+            () = following => return,
+            changed = async { roles.wait_for(|role| role.is_replica() != replica).await.is_ok() } => {
+                if !changed {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn follow_as(shared: Arc<Shared>, replica: bool) {
+    match (&shared.config.upstream, replica) {
+        (Upstream::Store, _) => std::future::pending().await,
         (Upstream::Addresses(addresses), _) => {
             let addresses = addresses.clone();
             follow_one_of(shared, move |_| addresses.clone()).await;
@@ -126,13 +144,26 @@ fn ended(address: &str, error: &Error) {
 }
 
 impl Shared {
-    /// Each replica begins with another one, so that they share the work.
+    /// Each replica begins with another one, so that they share the work; where only one node writes, with that.
     fn writers_to_follow(&self) -> Vec<String> {
         let mut writers = self.peers.writers(self.env.clock.monotonic());
         if let Some(place) = self.writer.id().0.checked_rem(writers.len() as u64) {
             writers.rotate_left(usize::try_from(place).unwrap_or(0));
         }
+        let state = self.writer.state();
+        let primary =
+            state.primary().filter(|p| state.is_single_primary() && p.node_id != self.config.node_id);
+        if let Some(address) = primary.map(|p| p.address.clone()).filter(|address| !address.is_empty()) {
+            writers.retain(|other| *other != address);
+            writers.insert(0, address);
+        }
         writers
+    }
+
+    /// Whether pushed commits would come too early, or too late.
+    fn is_kept_behind(&self) -> bool {
+        let ended = self.writer.standing().is_some_and(|standing| standing.ended);
+        ended || !self.config.writer.limit.delay.is_zero()
     }
 
     /// Follows one node until that ends, and says why.
@@ -145,6 +176,7 @@ impl Shared {
 
     async fn try_follow(self: &Arc<Self>, address: &str, scope: Scope) -> Result<()> {
         let clock = &*self.env.clock;
+        let scope = if self.is_kept_behind() { Scope::Heads } else { scope };
         let silent = || Error::unavailable("the node says nothing");
         let connecting = async {
             // Who tries again, and whom, is decided here.
@@ -158,7 +190,7 @@ impl Shared {
                 node_id: self.config.node_id.clone(),
                 incarnation: self.writer.id(),
                 address: self.config.advertise.clone(),
-                replica: self.config.replica,
+                replica: self.writer.role().is_replica(),
                 scope,
             };
             tail::follow(&client, &follow, progress(self.clone())).await
@@ -182,7 +214,11 @@ impl Shared {
                 Push::Commit { seq, object, whole } => {
                     let stored = StoredCommit::decode(&object, whole)
                         .map_err(|e| e.context(format!("commit {seq}")))?;
-                    feed.offer(stored).await?;
+                    feed.offer(stored).await.map_err(|e| match e.kind() {
+                        // Beyond the limit of this node: it comes back for the heads alone.
+                        ErrorKind::Unsupported => Error::unavailable(e.message()),
+                        _ => e,
+                    })?;
                 }
             }
         }

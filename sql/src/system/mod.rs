@@ -1,13 +1,14 @@
 //! The schema `system`: what the database knows of itself, as tables.
 //!
 //! All of it is read from the manifest of one snapshot, but for `log` (read from the store, a run of commits
-//! at a time), `queries`, `nodes` and the node's part of `settings`. Columns are a promise to scripts: they are added
+//! at a time), the times in `producers` (likewise), `queries`, `nodes` and the node's part of `settings`. Columns are a promise to scripts: they are added
 //! to, never renamed.
 //!
 //! Times are without a zone and mean UTC, cut to the microsecond. Counts are of the state shown, not of
 //! its history.
 
 mod log;
+mod producers;
 mod rows;
 mod table;
 
@@ -26,6 +27,7 @@ use tokio::runtime::Handle;
 use crate::database::Database;
 use crate::queries::QueryRegistry;
 use log::LogTable;
+use producers::ProducersTable;
 use table::{Kind, SystemTable};
 
 /// The schema `system` as of a snapshot; what is read from the store is read on `io`.
@@ -46,14 +48,19 @@ struct SystemSchema {
     io: Handle,
 }
 
-/// The one table that is not read from the manifest at once.
+/// The tables that are not read from the manifest at once.
 const LOG: &str = "log";
+const PRODUCERS: &str = "producers";
 
 impl SystemSchema {
     fn provider(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
         if name == LOG {
             let (database, head) = (Arc::clone(&self.database), self.snapshot.seq());
             return Some(Arc::new(LogTable::new(database, head, self.io.clone())));
+        }
+        if name == PRODUCERS {
+            let (database, snapshot) = (Arc::clone(&self.database), Arc::clone(&self.snapshot));
+            return Some(Arc::new(ProducersTable::new(database, snapshot, self.io.clone())));
         }
         let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name)?;
         Some(Arc::new(SystemTable {
@@ -70,7 +77,7 @@ impl SystemSchema {
 impl SchemaProvider for SystemSchema {
     fn table_names(&self) -> Vec<String> {
         let mut names: Vec<String> = Kind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
-        names.push(LOG.to_owned());
+        names.extend([LOG, PRODUCERS].map(str::to_owned));
         names.sort();
         names
     }
@@ -80,6 +87,6 @@ impl SchemaProvider for SystemSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        name == LOG || Kind::ALL.iter().any(|kind| kind.name() == name)
+        matches!(name, LOG | PRODUCERS) || Kind::ALL.iter().any(|kind| kind.name() == name)
     }
 }

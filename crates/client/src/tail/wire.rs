@@ -26,6 +26,8 @@ struct FollowMessage {
     replica: bool,
     #[prost(bool, tag = "8")]
     own_commits_only: bool,
+    #[prost(bool, tag = "9")]
+    heads_only: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -80,6 +82,7 @@ impl Follow {
             address: self.address.clone(),
             replica: self.replica,
             own_commits_only: self.scope == Scope::Own,
+            heads_only: self.scope == Scope::Heads,
         };
         let path = TAIL_PATH.map(str::to_owned).to_vec();
         FlightData { flight_descriptor: Some(FlightDescriptor::new_path(path)), ..message(&follow) }
@@ -97,7 +100,11 @@ impl Follow {
             incarnation: WriterId(follow.incarnation),
             address: follow.address,
             replica: follow.replica,
-            scope: if follow.own_commits_only { Scope::Own } else { Scope::All },
+            scope: match (follow.heads_only, follow.own_commits_only) {
+                (true, _) => Scope::Heads,
+                (false, true) => Scope::Own,
+                (false, false) => Scope::All,
+            },
         })
     }
 }
@@ -165,6 +172,8 @@ mod tests {
         assert_eq!(Follow::from_message(&message).unwrap(), follow);
         let anonymous = Follow { address: None, replica: false, scope: Scope::All, ..follow };
         assert_eq!(Follow::from_message(&anonymous.to_message()).unwrap(), anonymous);
+        let behind = Follow { scope: Scope::Heads, ..anonymous };
+        assert_eq!(Follow::from_message(&behind.to_message()).unwrap(), behind);
         let object = Bytes::from_static(b"bytes");
         for push in [Push::Commit { seq: Seq(3), object, whole: true }, Push::Head(Seq(0))] {
             assert_eq!(Push::from_message(push.clone().to_message()).unwrap(), push);

@@ -5,7 +5,14 @@ use std::sync::Arc;
 use arrow::array::{Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow_schema::DataType;
 use bytes::Bytes;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
+};
 use parquet::arrow::async_reader::AsyncFileReader;
+use tandem_env::DiskCache;
 use tandem_types::{ColumnId, ErrorKind};
 
 use super::size::Chance;
@@ -131,4 +138,117 @@ async fn footers_are_kept_up_to_a_bound() {
     assert!(reader(empty).footer().await.is_err());
     let objects = store("f99", vec![Bytes::from(bytes)]).await;
     assert!(reader(objects).footer().await.is_ok());
+}
+
+/// A store that counts what is read of it.
+#[derive(Debug)]
+struct Counting(Arc<dyn ObjectStore>, std::sync::atomic::AtomicU64);
+
+impl std::fmt::Display for Counting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Counting {
+    fn taken(&self) -> u64 {
+        self.1.swap(0, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Counting {
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> StoreResult<PutResult> {
+        self.0.put_opts(path, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> StoreResult<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> StoreResult<GetResult> {
+        let result = self.0.get_opts(path, options).await?;
+        let bytes = result.range.end - result.range.start;
+        self.1.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+        Ok(result)
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, StoreResult<Path>>,
+    ) -> BoxStream<'static, StoreResult<Path>> {
+        self.0.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        self.0.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> StoreResult<()> {
+        self.0.copy_opts(from, to, options).await
+    }
+}
+
+#[tokio::test]
+async fn what_is_on_disk_is_not_fetched_again_unless_it_is_damaged() {
+    let (bytes, meta, rows) = file();
+    let name = "data/7/x.parquet";
+    let counting = Arc::new(Counting(store(name, vec![bytes.into()]).await, Default::default()));
+    let objects: Arc<dyn ObjectStore> = counting.clone();
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let disk = DiskCache::open(dir.path(), 4 << 20).unwrap();
+        FooterCache::new(1 << 20).with_disk(Some(disk))
+    };
+    let reader =
+        |cache: &FooterCache| cache.reader(objects.clone(), name, meta.size, meta.body_end, meta.tail_crc32c);
+    let read = async |cache: &FooterCache| {
+        assert_eq!(read_all(reader(cache), 100_000).await.unwrap().1, rows);
+        counting.taken()
+    };
+    let cache = open();
+    let first = read(&cache).await;
+    assert!(first > 2 * 65_536, "{first} bytes came from the store");
+    assert_eq!(read(&cache).await, 0);
+    drop(cache);
+    let cache = open();
+    assert_eq!(read(&cache).await, 0, "nor after a restart");
+    drop(cache);
+
+    // Every piece damaged, each at another place.
+    let blocks = dir.path().join("blocks");
+    let mut cached = std::fs::read(&blocks).unwrap();
+    for start in (0..cached.len()).step_by(65_536) {
+        let at = (start + start / 97 % 60_000).min(cached.len() - 1);
+        cached[at] ^= 4;
+    }
+    std::fs::write(&blocks, cached).unwrap();
+    let cache = open();
+    assert_eq!(read(&cache).await, first, "all of it is read again, and right");
+    assert_eq!(read(&cache).await, 0);
+
+    // A part asked for: whole blocks of it are fetched, and the whole file ahead only what is missing then.
+    drop(cache);
+    std::fs::remove_file(dir.path().join("index")).unwrap();
+    let cache = open();
+    let part = reader(&cache).read_ranges(&[7_000..7_010, 0..0]).await.unwrap();
+    assert_eq!(part[0].len(), 10);
+    let tail = meta.size - meta.body_end;
+    assert_eq!(counting.taken(), 65_536 + tail);
+    assert_eq!(reader(&cache).prefetch().await.unwrap(), meta.body_end - 65_536);
+    assert_eq!(counting.taken(), meta.body_end - 65_536);
+    assert_eq!((reader(&cache).prefetch().await.unwrap(), read(&cache).await), (0, 0));
 }

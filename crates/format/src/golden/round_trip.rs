@@ -308,6 +308,8 @@ fn root() -> impl Strategy<Value = CheckpointRoot> {
             digest: n.7,
             primary,
             lease,
+            logged_rows: n.0 ^ n.4,
+            logged_bytes: n.5 ^ n.6,
             schemas,
             settings,
             tables,

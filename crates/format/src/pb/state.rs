@@ -42,6 +42,10 @@ pub struct CheckpointRoot {
     pub primary: Option<super::Primary>,
     #[prost(message, optional, tag = "16")]
     pub lease: Option<super::Lease>,
+    #[prost(uint64, tag = "17")]
+    pub logged_rows: u64,
+    #[prost(uint64, tag = "18")]
+    pub logged_bytes: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -6,7 +6,7 @@ use tandem_manifest::{Manifest, Step};
 use tandem_types::{Error, ErrorKind, Seq};
 
 use super::{Node, append, bytes_of, overwrite, run, store};
-use crate::{Log, WrittenCheckpoint};
+use crate::{ApplyLimit, Log, Until, WrittenCheckpoint};
 
 fn stop_kind(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NewerFormat)
@@ -241,5 +241,62 @@ fn runs_are_cut_at_their_limit() {
             assert_eq!(run.len(), count);
             assert_eq!(run.first().map_or(0, |c| c.header.seq.0), first);
         }
+    });
+}
+
+fn until(until: Until) -> ApplyLimit {
+    ApplyLimit { until: Some(until), ..ApplyLimit::default() }
+}
+
+/// From whichever checkpoint a limit allows, the state is the one that the log had there.
+#[test]
+fn recovery_ends_where_a_limit_says() {
+    let store = store();
+    run(&store, async {
+        let mut node = Node::open(&store, 1).await;
+        let mut states = vec![node.state.clone()];
+        let mut written: Vec<WrittenCheckpoint> = Vec::new();
+        for n in 0..3 {
+            for m in 0..3 {
+                node.tick(&format!("s{n}{m}")).await;
+                states.push(node.state.clone());
+                store.clock().advance(std::time::Duration::from_secs(1));
+            }
+            let one = node.log.write_checkpoint(&node.state, written.last()).await.unwrap();
+            node.commit(Step::Checkpoint { seq: one.seq, root_hash: one.root_hash }).await;
+            states.push(node.state.clone());
+            written.push(one);
+        }
+        assert_eq!(node.state.seq(), Seq(12));
+        for (seq, state) in states.iter().enumerate().skip(1) {
+            let seq = Seq(seq as u64);
+            let newest = written.iter().rev().map(|c| c.seq).find(|c| *c <= seq);
+            let at = |found: crate::Recovered| {
+                assert_eq!((found.manifest.seq(), found.manifest.digest()), (seq, state.digest()));
+                assert_eq!(found.checkpoint.map(|c| c.seq), newest, "for {seq}");
+                assert_eq!(found.replayed, seq.0 - newest.unwrap_or_default().0);
+            };
+            at(node.log.recover_within(&until(Until::Seq(seq)), 0).await.unwrap());
+            at(node.log.recover_within(&until(Until::Time(state.commit_time())), 0).await.unwrap());
+            let delay = ApplyLimit { delay: std::time::Duration::from_secs(5), ..ApplyLimit::default() };
+            at(node.log.recover_within(&delay, state.commit_time() + 5_000_000).await.unwrap());
+        }
+        // Between two commits, and beyond the last.
+        let between = until(Until::Time(states[5].commit_time() - 1));
+        assert_eq!(node.log.recover_within(&between, 0).await.unwrap().manifest.seq(), Seq(4));
+        let beyond = until(Until::Seq(Seq(99)));
+        assert_eq!(node.log.recover_within(&beyond, 0).await.unwrap().manifest.seq(), Seq(12));
+
+        // Without the beginning of the log, only what checkpoints hold can be had.
+        node.log.env().store.delete(&commit_path(Seq(1))).await.unwrap();
+        let error = node.log.recover_within(&until(Until::Seq(Seq(2))), 0).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        for said in ["nothing after seq 2", "at 3,", &commit_path(Seq(1))] {
+            assert!(error.message().contains(said), "{error}");
+        }
+        assert_eq!(
+            node.log.recover_within(&until(Until::Seq(Seq(3))), 0).await.unwrap().manifest.seq(),
+            Seq(3)
+        );
     });
 }

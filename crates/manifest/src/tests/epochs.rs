@@ -129,6 +129,40 @@ fn with_many_primaries_epochs_fence_nobody() {
 }
 
 #[test]
+fn only_the_primary_writes_where_there_is_one() {
+    let mut log = Log::new();
+    let (a, b) = (primary("a"), primary("b"));
+    let write_epoch = |log: &Log, node: &Option<Primary>| log.head().write_epoch(node.as_ref());
+    for node in [&a, &b, &None] {
+        assert_eq!(write_epoch(&log, node).unwrap(), Epoch(0), "every node writes");
+    }
+    let mut steps = mode("single-primary");
+    steps.extend(promote(1, "a"));
+    log.must(steps);
+    assert_eq!((log.head().mode(), write_epoch(&log, &a).unwrap()), (Mode::SinglePrimary, Epoch(1)));
+    let moved = Some(Primary { address: "http://elsewhere:1".into(), ..a.clone().unwrap() });
+    for node in [&b, &None, &moved] {
+        let error = write_epoch(&log, node).unwrap_err();
+        assert_eq!((error.kind(), error.writer()), (ErrorKind::NotWriter, Some("http://a:8815")));
+    }
+    log.must(promote(2, "b"));
+    assert_eq!(write_epoch(&log, &b).unwrap(), Epoch(2));
+    assert_eq!(write_epoch(&log, &a).unwrap_err().writer(), Some("http://b:8815"));
+    let mut steps = mode("multi-primary");
+    steps.push(Step::Promote { epoch: Epoch(3), primary: None });
+    log.must(steps);
+    assert_eq!((log.head().mode(), write_epoch(&log, &a).unwrap()), (Mode::MultiPrimary, Epoch(3)));
+    // Single again, and nobody promoted: nobody writes.
+    log.must(mode("single-primary"));
+    let error = write_epoch(&log, &a).unwrap_err();
+    assert_eq!((error.kind(), error.writer()), (ErrorKind::NotWriter, None));
+    for (value, fits) in [("off", true), ("500ms", true), ("0s", false), ("never", false)] {
+        let setting = vec![("failover_after".to_owned(), Some(value.to_owned()))];
+        assert_eq!(log.run(vec![Step::SetSettings { settings: setting }]).stands(), fits, "{value}");
+    }
+}
+
+#[test]
 fn leases_follow_each_other_and_bind_nobody() {
     let mut log = Log::new();
     let lease = |holder: &str, term| {

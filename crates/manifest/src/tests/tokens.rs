@@ -96,3 +96,29 @@ fn a_forgotten_producer_is_told_that_nobody_knows() {
     let late = write(&log, token(7, 2, 1, 0), b"");
     assert!(log.commit(&[late])[0].stands());
 }
+
+#[test]
+fn producers_are_listed_with_what_they_did_last() {
+    let mut log = Log::new();
+    for (producer, counter, low) in [(1, 1, 1), (2, 7, 3), (1, 4, 2)] {
+        let intent = write(&log, token(producer, counter, low, 0), b"");
+        assert!(log.commit(&[intent])[0].stands());
+    }
+    let listed: Vec<_> = log.head().tokens().list_producers().collect();
+    let told: Vec<_> = listed.iter().map(|p| (p.producer.0, p.low, p.last_counter, p.last_seq.0)).collect();
+    assert_eq!(told, [(1, 2, Some(4), 3), (2, 3, Some(7), 2)]);
+}
+
+#[test]
+fn what_was_logged_only_grows_and_survives_a_checkpoint() {
+    let mut log = Log::new();
+    let first = write(&log, token(1, 1, 1, 0), b"a");
+    log.commit(std::slice::from_ref(&first));
+    let one = log.head().logged();
+    assert_eq!(one.rows, 3);
+    assert!(one.bytes > 0);
+    let truncate = Step::Truncate { name: name("t") };
+    log.must(vec![truncate]);
+    assert_eq!(log.head().logged(), one);
+    assert_eq!(super::checkpoints::reload(log.head()).logged(), one);
+}
