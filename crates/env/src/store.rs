@@ -13,7 +13,7 @@ use tandem_types::{Error, Result};
 
 use crate::meter::Metered;
 use crate::retry::{answered, describe, is_final, public_error, publicly, says_exists, wait};
-use crate::{Chance, Clock, LocalStore};
+use crate::{Chance, Clock, LocalStore, Mutant};
 
 /// Above this, an object goes up in parts: a single request must finish within the client's
 /// request time-out, which a large body on a slow line would miss each time.
@@ -51,6 +51,8 @@ struct Inner {
     remote: bool,
     clock: Arc<dyn Clock>,
     chance: Arc<dyn Chance>,
+    #[cfg(feature = "sim")]
+    mutant: std::sync::OnceLock<Mutant>,
 }
 
 impl fmt::Debug for Store {
@@ -98,7 +100,18 @@ impl Store {
         clock: Arc<dyn Clock>,
         chance: Arc<dyn Chance>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { url, log, data, local, remote, clock, chance }) }
+        let inner = Inner {
+            url,
+            log,
+            data,
+            local,
+            remote,
+            clock,
+            chance,
+            #[cfg(feature = "sim")]
+            mutant: std::sync::OnceLock::new(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Creates the object if nothing has its name: one request, put-if-absent, never repeated
@@ -333,6 +346,24 @@ impl Store {
 
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.inner.clock
+    }
+
+    /// From now on whoever works with this handle, or a clone of it, makes this mistake.
+    #[cfg(feature = "sim")]
+    pub fn spoil(&self, mutant: Mutant) {
+        // Whoever was spoilt once stays so.
+        let _ = self.inner.mutant.set(mutant);
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn mutant(&self, mutant: Mutant) -> bool {
+        self.inner.mutant.get() == Some(&mutant)
+    }
+
+    #[cfg(not(feature = "sim"))]
+    #[expect(clippy::unused_self, reason = "a handle outside of a simulation cannot be spoilt")]
+    pub(crate) const fn mutant(&self, _: Mutant) -> bool {
+        false
     }
 
     fn location(&self, path: &str) -> Result<Path> {

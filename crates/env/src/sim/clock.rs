@@ -1,11 +1,12 @@
 //! Virtual time.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Either, select};
+use futures::future::{BoxFuture, Either, poll_fn, select};
 use tokio::sync::Notify;
 
 use super::START_MICROS;
@@ -28,6 +29,7 @@ pub struct SimClock {
 #[derive(Debug, Default)]
 struct Shared {
     time: Mutex<Time>,
+    /// For the sleepers of a clock that moves by itself: they watch each other.
     changed: Notify,
 }
 
@@ -37,8 +39,8 @@ struct Time {
     /// How far the wall clock is off, in microseconds.
     skew: i64,
     next_id: u64,
-    /// Who sleeps until when, in the order of waking.
-    sleepers: BTreeSet<(Duration, u64)>,
+    /// Who sleeps until when, in the order of waking, and how to wake them.
+    sleepers: BTreeMap<(Duration, u64), Option<Waker>>,
 }
 
 impl Shared {
@@ -46,15 +48,31 @@ impl Shared {
         self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves time to the earliest sleeper's end. Any sleeper may do that: the earliest one's
+    /// Moves time to the earliest sleeper's end, if anybody sleeps. Any sleeper may do that: the earliest one's
     /// task may itself wait for a later one, and not look at its timer meanwhile.
-    fn jump(&self) {
+    fn jump(&self) -> bool {
         let mut time = self.time();
-        if let Some((end, _)) = time.sleepers.pop_first() {
-            time.now = time.now.max(end);
-        }
+        let Some(((end, _), first)) = time.sleepers.pop_first() else { return false };
+        time.now = time.now.max(end);
+        let mut due = time.take_due();
         drop(time);
+        due.extend(first);
+        due.into_iter().for_each(Waker::wake);
         self.changed.notify_waiters();
+        true
+    }
+}
+
+impl Time {
+    /// Those whose sleep is over.
+    fn take_due(&mut self) -> Vec<Waker> {
+        let mut due = Vec::new();
+        while let Some(first) = self.sleepers.first_entry()
+            && first.key().0 <= self.now
+        {
+            due.extend(first.remove());
+        }
+        due
     }
 }
 
@@ -64,15 +82,24 @@ impl SimClock {
         Self { shared: Arc::default(), auto: true }
     }
 
-    /// Time that moves by [`SimClock::advance`] alone.
+    /// Time that moves by [`SimClock::advance`] and [`SimClock::jump`] alone.
     pub fn manual() -> Self {
         Self { shared: Arc::default(), auto: false }
     }
 
     /// Moves time forward.
     pub fn advance(&self, d: Duration) {
-        self.shared.time().now += d;
+        let mut time = self.shared.time();
+        time.now += d;
+        let due = time.take_due();
+        drop(time);
+        due.into_iter().for_each(Waker::wake);
         self.shared.changed.notify_waiters();
+    }
+
+    /// Moves time forward to where the earliest sleep is over; `false` if nobody sleeps.
+    pub fn jump(&self) -> bool {
+        self.shared.jump()
     }
 
     /// Sets how far the wall clock is off, in microseconds. Measured time does not change.
@@ -94,7 +121,14 @@ impl Clock for SimClock {
 
     fn sleep(&self, d: Duration) -> BoxFuture<'static, ()> {
         let (shared, auto) = (self.shared.clone(), self.auto);
-        async move { Sleeper::new(shared, d).wait(auto).await }.boxed()
+        async move {
+            let sleeper = Sleeper::new(shared, d, auto);
+            match auto {
+                true => sleeper.watch().await,
+                false => poll_fn(|cx| sleeper.poll(cx)).await,
+            }
+        }
+        .boxed()
     }
 }
 
@@ -102,32 +136,42 @@ impl Clock for SimClock {
 struct Sleeper {
     shared: Arc<Shared>,
     place: (Duration, u64),
+    auto: bool,
 }
 
 impl Sleeper {
-    fn new(shared: Arc<Shared>, d: Duration) -> Self {
+    fn new(shared: Arc<Shared>, d: Duration, auto: bool) -> Self {
         let mut time = shared.time();
         let place = (time.now.saturating_add(d), time.next_id);
         time.next_id += 1;
-        time.sleepers.insert(place);
+        time.sleepers.insert(place, None);
         drop(time);
-        // Not everybody is idle.
-        shared.changed.notify_waiters();
-        Self { shared, place }
+        if auto {
+            // Not everybody is idle.
+            shared.changed.notify_waiters();
+        }
+        Self { shared, place, auto }
     }
 
+    /// Waits to be woken by who moves the clock.
+    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut time = self.shared.time();
+        if time.now >= self.place.0 {
+            return Poll::Ready(());
+        }
+        time.sleepers.insert(self.place, Some(cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Moves the clock itself once everybody is idle.
     #[expect(clippy::disallowed_methods, reason = "idleness of the runtime is told by its own timer")]
-    async fn wait(self, auto: bool) {
+    async fn watch(&self) {
         loop {
             let mut changed = std::pin::pin!(self.shared.changed.notified());
             // From here on a change is noticed; the look comes after, so that none is missed.
             changed.as_mut().enable();
             if self.shared.time().now >= self.place.0 {
                 return;
-            }
-            if !auto {
-                changed.await;
-                continue;
             }
             if tokio::runtime::Handle::try_current().is_ok() {
                 let idle = std::pin::pin!(tokio::time::sleep(IDLE));
@@ -144,6 +188,8 @@ impl Sleeper {
 impl Drop for Sleeper {
     fn drop(&mut self) {
         self.shared.time().sleepers.remove(&self.place);
-        self.shared.changed.notify_waiters();
+        if self.auto {
+            self.shared.changed.notify_waiters();
+        }
     }
 }
