@@ -11,7 +11,8 @@ use arrow_flight::{
 use bytes::Bytes;
 use prost::Message;
 use serde::Deserialize;
-use tandem_types::{Error, ErrorKind, Result, TableName};
+use tandem_sql::Promotion;
+use tandem_types::{Epoch, Error, ErrorKind, Result, TableName};
 
 use crate::info::{command, no_transaction, no_transactions};
 use crate::json_ticket::name_parts;
@@ -34,6 +35,11 @@ const ACTIONS: &[(&str, &str)] = &[
     ("tandem.Status", "the node's state as JSON; no body"),
     ("tandem.Compact", "compacts a table and waits for it; body: {\"table\": \"schema.table\"}"),
     ("tandem.Checkpoint", "writes a checkpoint; no body"),
+    (
+        "tandem.Promote",
+        "makes a node the primary; body: {\"node_id\": \"NAME\", \"force\": false}, both optional: by default the node \
+         that is asked, in order",
+    ),
 ];
 
 /// What ListActions answers.
@@ -49,6 +55,15 @@ pub(crate) fn list() -> Vec<ActionType> {
 #[serde(deny_unknown_fields)]
 struct CompactBody {
     table: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct PromoteBody {
+    node_id: Option<String>,
+    force: bool,
+    /// Only while this is the present epoch.
+    epoch: Option<u64>,
 }
 
 impl State {
@@ -72,12 +87,20 @@ impl State {
                 self.sessions.close(&caller.key);
                 vec![encoded(&CloseSessionResult { status: CloseStatus::Closed as i32 })]
             }
-            "tandem.Status" => vec![(self.node.status)().to_string().into()],
+            "tandem.Status" => {
+                // Of the moment, unless the request demands a state: then it says that the node can reach it.
+                let reading = caller.reading();
+                if caller.options.latest == Some(true) || caller.options.min_seq.is_some() {
+                    self.engine.database().settle(&reading).await?;
+                }
+                vec![(self.node.status)().to_string().into()]
+            }
             "tandem.Compact" => vec![self.compact(&caller, body).await?],
             "tandem.Checkpoint" => {
                 let seq = self.engine.database().checkpoint().await?;
                 vec![format!("{{\"seq\":{seq}}}").into()]
             }
+            "tandem.Promote" => vec![self.promote(body).await?],
             name => return Err(unknown(name)),
         };
         Ok(results.into())
@@ -164,6 +187,24 @@ impl State {
         let receipt = self.engine.database().optimize(&name).await?;
         Ok(format!("{{\"seq\":{},\"rows\":{}}}", receipt.seq, receipt.rows).into())
     }
+
+    async fn promote(&self, body: &[u8]) -> Result<Bytes> {
+        let body: PromoteBody = match body {
+            [] => PromoteBody::default(),
+            text => serde_json::from_slice(text)
+                .map_err(|e| Error::invalid(format!("the body of tandem.Promote is wrong: {e}")))?,
+        };
+        let promotion = Promotion { node_id: body.node_id, force: body.force, epoch: body.epoch.map(Epoch) };
+        let promoted = self.engine.database().promote(promotion).await?;
+        let answer = serde_json::json!({
+            "node_id": promoted.node_id,
+            "address": promoted.address,
+            "epoch": promoted.epoch.0,
+            "seq": promoted.seq.0,
+            "changed": promoted.changed,
+        });
+        Ok(answer.to_string().into())
+    }
 }
 
 fn get_options(caller: &Caller) -> Bytes {
@@ -188,7 +229,6 @@ fn unknown(name: &str) -> Error {
     match name {
         "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => no_transactions(),
         "CreatePreparedSubstraitPlan" => Error::unsupported("Substrait plans are not supported"),
-        "tandem.Promote" => Error::unsupported("action \"tandem.Promote\" is not supported yet"),
         _ => Error::invalid(format!("unknown action {name:?}; ListActions names those there are")),
     }
 }

@@ -21,6 +21,7 @@
 mod address;
 mod client;
 mod dial;
+pub mod handover;
 mod ingest;
 mod links;
 mod put;

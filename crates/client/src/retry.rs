@@ -12,7 +12,8 @@ use crate::status::Failure;
 
 /// The wait after all addresses were tried in vain: doubled each time, and a random part of it taken off.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+// A fail-over takes a few seconds, and whoever waits for it should not sleep on when it is over.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// What waiting and chance need.
 #[derive(Clone, Debug)]

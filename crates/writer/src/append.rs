@@ -70,7 +70,7 @@ impl Writer {
             return Ok(committed);
         }
         // Before the rows are read and uploaded, and asked again when they are sent.
-        self.shared.role.borrow().check_writes()?;
+        self.check_admission()?;
         match self.prepare_and_send(&append, rows).await {
             // A repeat may find the table gone, or its columns changed, since the first was committed.
             Err(error) if is_about_the_table(&error) => self.unprepared(&append.token, error).await,

@@ -1,5 +1,7 @@
 //! The commit task: groups of requests become commits, one after another.
 
+mod attempt;
+mod hand;
 mod others;
 
 use std::collections::VecDeque;
@@ -9,21 +11,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tandem_env::Mutant;
 use tandem_format::{CommitHeader, Op, SectionKey, Token, Transaction, encode_header};
 use tandem_log::{Appended, Proposal};
-use tandem_manifest::{Applied, Manifest, Outcome, Rebased, Rejection, rebase};
+use tandem_manifest::{Applied, Manifest, Outcome};
 use tandem_types::{CommitId, Error, Result, Seq};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use crate::commit::attempt::{Barrier, Fate, Group, answer_all, attempt, fail_all};
+use crate::commit::hand::Handing;
 use crate::commit::others::Others;
 use crate::company::Company;
+use crate::contention::Contention;
 use crate::feed::Arrived;
-use crate::queue::{Admitted, Answer, SectionBody};
+use crate::handover::can_be_handed;
+use crate::queue::{Admitted, Bundle};
 use crate::recent::RecentCommit;
-use crate::{Committed, Refresh, Shared};
+use crate::{Refresh, Shared, is_promotion, spoilt};
 
 /// Requests of one group; well below the number of tokens that the manifest keeps per producer.
-const GROUP_MAX: usize = 512;
+pub(crate) const GROUP_MAX: usize = 512;
 
 /// A longer step of the log's time is worth a word: an hour, in microseconds.
 const LONG_TIME_STEP: i64 = 3_600_000_000;
@@ -31,7 +38,7 @@ const LONG_TIME_STEP: i64 = 3_600_000_000;
 /// Runs until all senders are gone, or until the log cannot be continued.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    requests: mpsc::UnboundedReceiver<Admitted>,
+    requests: mpsc::UnboundedReceiver<Bundle>,
     news: mpsc::Receiver<Arrived>,
     refreshes: mpsc::UnboundedReceiver<Refresh>,
 ) {
@@ -41,48 +48,34 @@ pub(crate) async fn run(
         next_counter: 1,
         others: Others::new(&shared, news, refreshes),
         company: Company::new(),
+        contention: Contention::default(),
+        handing: Handing::default(),
         shared: shared.clone(),
     };
     if let Err(error) = task.serve().await {
         tracing::error!(%error, "commits have stopped");
         let _ = shared.stopped.set(error.clone());
         task.requests.close();
-        while let Ok(admitted) = task.requests.try_recv() {
-            let _ = admitted.request.reply.send(Err(error.clone()));
+        while let Ok(bundle) = task.requests.try_recv() {
+            fail_all(bundle.0, &error);
         }
-        for admitted in task.waiting {
-            let _ = admitted.request.reply.send(Err(error.clone()));
+        for bundle in task.waiting {
+            fail_all(bundle.0, &error);
         }
     }
 }
 
 struct CommitTask {
     shared: Arc<Shared>,
-    requests: mpsc::UnboundedReceiver<Admitted>,
+    requests: mpsc::UnboundedReceiver<Bundle>,
     /// Received, but in no group yet.
-    waiting: VecDeque<Admitted>,
+    waiting: VecDeque<Bundle>,
     next_counter: u64,
     /// What is known of the commits of others.
     others: Others,
     company: Company,
-}
-
-/// What an attempt to commit a group would do.
-struct Attempt {
-    transactions: Vec<Transaction>,
-    /// Sections' bytes, in the order of the payload.
-    payload: Vec<Bytes>,
-    /// One per request of the group.
-    fates: Vec<Fate>,
-}
-
-enum Fate {
-    /// Committed as the transaction with this index.
-    Transaction(usize),
-    /// There was nothing to do.
-    Nothing,
-    /// Decided by the state, without a commit.
-    Decided(Answer),
+    contention: Contention,
+    handing: Handing,
 }
 
 impl CommitTask {
@@ -107,13 +100,14 @@ impl CommitTask {
         let mut group: Vec<Admitted> = Vec::new();
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
-            let size = next.request.inline_bytes();
-            let full = group.len() >= GROUP_MAX || bytes + size > self.shared.config.inline_bytes;
+            let size = next.inline_bytes();
+            let most = self.shared.config.inline_bytes;
+            let full = group.len() + next.len() > GROUP_MAX || bytes + size > most;
             if full && !group.is_empty() {
                 break;
             }
             bytes += size;
-            group.extend(self.waiting.pop_front());
+            group.extend(self.waiting.pop_front().into_iter().flat_map(|bundle| bundle.0));
         }
         self.company.gathered(group.len(), waited_for);
         self.mint(&mut group);
@@ -126,12 +120,13 @@ impl CommitTask {
         let expected = self.company.expected();
         let mut rest: Option<BoxFuture<'static, ()>> = None;
         loop {
-            while let Ok(admitted) = self.requests.try_recv() {
-                self.waiting.push_back(admitted);
+            while let Ok(bundle) = self.requests.try_recv() {
+                self.waiting.push_back(bundle);
             }
             // Whoever asked for a window has decided how long to wait.
-            let enough = self.waiting.len() >= expected || !self.shared.config.window.is_zero();
-            let bytes = self.waiting.iter().map(|admitted| admitted.request.inline_bytes()).sum();
+            let waiting: usize = self.waiting.iter().map(Bundle::len).sum();
+            let enough = waiting >= expected || !self.shared.config.window.is_zero();
+            let bytes = self.waiting.iter().map(Bundle::inline_bytes).sum();
             let patience = self.company.patience(bytes);
             // Nor for more than a commit takes.
             if enough || patience.is_zero() || bytes >= self.shared.config.inline_bytes {
@@ -141,7 +136,7 @@ impl CommitTask {
             tokio::select! {
                 biased;
                 received = self.requests.recv() => match received {
-                    Some(admitted) => self.waiting.push_back(admitted),
+                    Some(bundle) => self.waiting.push_back(bundle),
                     None => return Some(expected),
                 },
                 () = rest => return Some(expected),
@@ -163,7 +158,9 @@ impl CommitTask {
         }
     }
 
-    fn count_bytes(&self, header: &CommitHeader) {
+    /// Looks at a commit that is about to be applied.
+    fn take_note(&self, header: &CommitHeader) {
+        self.recognise(header);
         let bytes = header.sections().map(|s| s.len).sum();
         self.shared.logged_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -173,46 +170,112 @@ impl CommitTask {
         self.shared.state.send_replace(Arc::new(state));
     }
 
-    /// Commits a group, however often others come first. An error means that the log cannot be continued.
+    /// Commits a group, here or through another node. An error means that the log cannot be continued.
     async fn commit(&mut self, group: Vec<Admitted>) -> Result<()> {
+        // What is another node's, and upkeep, is committed here or not at all.
+        let handable = |admitted: &Admitted| {
+            admitted.request.handed.is_none() && can_be_handed(&admitted.request.intent)
+        };
+        let expected = self.shared.deputies_expected();
+        if group.iter().all(handable) || !expected || (self.elsewhere().is_none() && self.deputy().is_none())
+        {
+            let handable = expected && group.iter().all(handable);
+            return self.commit_here_or_elsewhere(Group::new(group, handable)).await;
+        }
+        // One after another: a promotion comes after what waited before it.
+        let mut rest = VecDeque::from(group);
+        while let Some(first) = rest.pop_front() {
+            let kind = handable(&first);
+            let mut run = vec![first];
+            while let Some(next) = rest.pop_front_if(|next| handable(next) == kind) {
+                run.push(next);
+            }
+            if let Err(e) = self.commit_here_or_elsewhere(Group::new(run, kind)).await {
+                return fail_and_stop(rest.into(), e);
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit_here_or_elsewhere(&mut self, mut group: Group) -> Result<()> {
+        while !group.members.is_empty() {
+            let left = match self.elsewhere() {
+                Some(_) if group.handable => self.forward(group).await?,
+                _ => match self.deputy_for(&group) {
+                    Some(deputy) => self.hand_over(&deputy, group).await?,
+                    None => self.race(group).await?,
+                },
+            };
+            match left {
+                Some(left) => group = left,
+                None => break,
+            }
+        }
+        self.forget_keepsakes();
+        Ok(())
+    }
+
+    /// Commits a group by this node itself, however often others come first. What is given back is better committed by
+    /// another node, as it turned out.
+    async fn race(&mut self, mut group: Group) -> Result<Option<Group>> {
         let clock = self.shared.log.env().clock.clone();
         let started = clock.monotonic();
-        // Before anything is tried: a node that has become a replica meanwhile commits nothing.
+        // Before anything is tried: a node that has become a replica meanwhile commits nothing but who writes.
         let writes = self.shared.role.borrow().check_writes();
         if let Err(e) = writes {
-            fail_all(group, &e);
-            return Ok(());
+            let (promotions, refused) = group.members.into_iter().partition(promotes);
+            fail_all(refused, &e);
+            group.members = promotions;
+            if group.members.is_empty() {
+                return Ok(None);
+            }
         }
+        let barrier = group.doubt.then(|| {
+            let counter = self.next_counter;
+            self.next_counter += 1;
+            Barrier { producer: self.shared.producer, counter }
+        });
         let mut lost = 0u32;
         loop {
             // What others told of in time need not be found out by losing to it.
             self.apply_news();
             self.note_refreshes();
             let state = self.shared.state.borrow().clone();
-            let attempt = attempt(&group, &state);
+            if group.handable && self.elsewhere().is_some() {
+                return Ok(Some(group));
+            }
+            let identity = self.shared.config.identity.as_ref();
+            let attempt = attempt(&mut group.members, &state, identity, barrier);
             if attempt.transactions.is_empty() {
-                match self.catch_up().await {
+                let stale = self.shared.log.env().mutant(Mutant::StaleRejection);
+                match if stale { Ok(0) } else { self.catch_up().await } {
                     Ok(0) => {
                         self.answer_refreshes(Ok(state.seq()));
-                        answer_all(group, attempt.fates, None, state.seq());
-                        return Ok(());
+                        answer_all(group.members, attempt.fates, None, state.seq());
+                        return Ok(None);
                     }
                     Ok(_) => continue,
                     Err(e) if is_passing(&e) => {
-                        fail_all(group, &e);
-                        return Ok(());
+                        group.fail(&e);
+                        return Ok(None);
                     }
-                    Err(e) => return fail_and_stop(group, e),
+                    Err(e) => return stop(group, e),
                 }
             }
             let proposal = match self.propose(&state, attempt.transactions, attempt.payload) {
                 Ok(proposal) => proposal,
                 // Nothing was sent: what cannot be encoded is its clients' to know, and stops nobody.
                 Err(e) => {
-                    fail_all(group, &e);
-                    return Ok(());
+                    group.fail(&e);
+                    return Ok(None);
                 }
             };
+            if self.shared.log.env().mutant(Mutant::AckBeforeCommit) {
+                spoilt::answer_early(&mut group.members, &proposal.header);
+            }
+            if self.shared.log.env().mutant(Mutant::VisibleBeforeCommit) {
+                self.publish(state.apply(&proposal.header, proposal.encoded.hash)?.manifest);
+            }
             match self.shared.log.append(&proposal).await {
                 Ok(Appended::Created(hash)) => {
                     let Applied { manifest, outcomes } = match state.apply(&proposal.header, hash) {
@@ -221,56 +284,66 @@ impl CommitTask {
                             let unknown = Error::outcome_unknown(format!(
                                 "the write was committed, but cannot be applied here: {e}"
                             ));
-                            fail_all(group, &unknown);
+                            fail_all(group.members, &unknown);
                             return Err(e);
                         }
                     };
-                    self.count_bytes(&proposal.header);
-                    self.cache_rows(&group, &attempt.fates, &proposal.header, &outcomes);
+                    self.take_note(&proposal.header);
+                    self.cache_rows(&group.members, &attempt.fates.each, &proposal.header, &outcomes);
                     let seq = proposal.header.seq;
                     let object = || RecentCommit::new(proposal.encoded.bytes, Some(proposal.payload), true);
                     self.shared.recent.keep(seq, object, true);
                     self.publish(manifest);
                     self.answer_refreshes(Ok(seq));
-                    let took = clock.monotonic() - started;
+                    let now = clock.monotonic();
+                    let took = now - started;
+                    if lost == 0 {
+                        self.contention.raced(false, now);
+                        self.tell_contention();
+                    }
                     self.company.committed(took);
                     metrics::histogram!("tandem_commit_seconds").record(took.as_secs_f64());
                     metrics::counter!("tandem_commits_total").increment(1);
-                    answer_all(group, attempt.fates, Some(outcomes), seq);
-                    return Ok(());
+                    answer_all(group.members, attempt.fates, Some(outcomes), seq);
+                    return Ok(None);
                 }
                 Ok(Appended::Lost) => {
                     metrics::counter!("tandem_commits_lost_total").increment(1);
                     lost += 1;
+                    self.contention.raced(true, clock.monotonic());
+                    self.tell_contention();
                     if !self.apply_news() {
                         match self.catch_up().await {
                             Ok(_) => {}
                             Err(e) if is_passing(&e) => {
-                                fail_all(group, &e);
-                                return Ok(());
+                                group.fail(&e);
+                                return Ok(None);
                             }
-                            Err(e) => return fail_and_stop(group, e),
+                            Err(e) => return stop(group, e),
                         }
+                    }
+                    if self.deputy_for(&group).is_some() {
+                        return Ok(Some(group));
                     }
                     self.pause(lost).await;
                 }
                 Ok(Appended::Reopened) => {
                     let e = Error::unavailable("the log was trimmed past this node: start it again");
-                    return fail_and_stop(group, e);
+                    return stop(group, e);
                 }
                 Ok(Appended::Unknown(reason)) => {
                     let e = Error::outcome_unknown(format!(
                         "whether the write was committed is unknown, the store did not answer: {reason}"
                     ));
-                    fail_all(group, &e);
-                    return Ok(());
+                    fail_all(group.members, &e);
+                    return Ok(None);
                 }
                 // The commit was sent and may stand: its clients must not take this for a rejection.
                 Err(e) => {
                     let unknown = Error::outcome_unknown(format!(
                         "whether the write was committed is unknown, the log cannot be continued: {e}"
                     ));
-                    fail_all(group, &unknown);
+                    fail_all(group.members, &unknown);
                     return Err(e);
                 }
             }
@@ -349,97 +422,19 @@ fn commit_time(state: &Manifest, raw_clock: i64) -> i64 {
     raw_clock.max(previous + 1)
 }
 
-/// Rebases the group on a state.
-fn attempt(group: &[Admitted], state: &Manifest) -> Attempt {
-    let at = state.seq().next();
-    let mut draft: Option<Box<Manifest>> = None;
-    let mut attempt = Attempt { transactions: Vec::new(), payload: Vec::new(), fates: Vec::new() };
-    let mut offset = 0;
-    for Admitted { request, .. } in group {
-        let index = attempt.transactions.len();
-        let on = draft.as_deref().unwrap_or(state);
-        let fate = match rebase(&request.intent, on, at, u32::try_from(index).unwrap_or(u32::MAX)) {
-            Ok(Rebased::Commit { mut transaction, state }) => {
-                lay_out(&mut transaction, &request.bodies, &mut offset, &mut attempt.payload);
-                attempt.transactions.push(transaction);
-                draft = Some(state);
-                Fate::Transaction(index)
-            }
-            Ok(Rebased::NoOp) => Fate::Nothing,
-            // Perhaps of a request before it in this group: answered once that one is committed.
-            Ok(Rebased::Duplicate { seq, rows }) => {
-                Fate::Decided(Answer::Committed(Committed { seq, rows, duplicate: true }))
-            }
-            Err(Rejection::Refused(error)) => Fate::Decided(Answer::Refused(error)),
-            Err(Rejection::Recast(error)) => Fate::Decided(Answer::Recast(error)),
-        };
-        attempt.fates.push(fate);
-    }
-    attempt
-}
-
-/// Gives the sections that ride along their places in the payload.
-fn lay_out(
-    transaction: &mut Transaction,
-    bodies: &[SectionBody],
-    offset: &mut u64,
-    payload: &mut Vec<Bytes>,
-) {
-    let sections = transaction.ops.iter_mut().flat_map(|op| match op {
-        Op::Append { sections, .. } => sections.as_mut_slice(),
-        _ => &mut [],
-    });
-    for (section, body) in sections.zip(bodies) {
-        if section.segment.is_none() {
-            section.offset = *offset;
-            *offset += section.len;
-            payload.extend(body.chunks.iter().cloned());
-            // Sections begin aligned, so that their buffers need not be copied when they are read.
-            let padding = offset.next_multiple_of(64) - *offset;
-            if padding > 0 {
-                payload.push(Bytes::from_static(&[0; 64]).slice(..usize::try_from(padding).unwrap_or(0)));
-                *offset += padding;
-            }
-        }
-    }
-}
-
-fn answer_all(group: Vec<Admitted>, fates: Vec<Fate>, outcomes: Option<Vec<Outcome>>, seq: Seq) {
-    let mut outcomes = outcomes.unwrap_or_default();
-    for (admitted, fate) in group.into_iter().zip(fates) {
-        let answer = match fate {
-            Fate::Decided(answer) => answer,
-            // Perhaps because of what the same commit did.
-            Fate::Nothing => Answer::Committed(Committed { seq, rows: 0, duplicate: false }),
-            Fate::Transaction(index) => match outcomes.get_mut(index) {
-                Some(Outcome::Applied { rows }) => {
-                    Answer::Committed(Committed { seq, rows: *rows, duplicate: false })
-                }
-                Some(Outcome::Duplicate { seq, rows }) => {
-                    Answer::Committed(Committed { seq: *seq, rows: *rows, duplicate: true })
-                }
-                Some(Outcome::Void(error)) => Answer::Refused(error.clone()),
-                None => Answer::Refused(Error::internal("a transaction has no outcome")),
-            },
-        };
-        reply(admitted.request.reply, Ok(answer));
-    }
-}
-
-fn fail_all(group: Vec<Admitted>, error: &Error) {
-    for admitted in group {
-        reply(admitted.request.reply, Err(error.clone()));
-    }
-}
-
 fn fail_and_stop(group: Vec<Admitted>, error: Error) -> Result<()> {
     fail_all(group, &error);
     Err(error)
 }
 
-fn reply(to: oneshot::Sender<Result<Answer>>, answer: Result<Answer>) {
-    // Whoever asked may be gone; the commit stands all the same.
-    let _ = to.send(answer);
+fn stop(group: Group, error: Error) -> Result<Option<Group>> {
+    group.fail(&error);
+    Err(error)
+}
+
+/// Whether this says who writes.
+fn promotes(admitted: &Admitted) -> bool {
+    is_promotion(admitted.request.intent.epoch, &admitted.request.intent.steps)
 }
 
 fn is_passing(error: &Error) -> bool {

@@ -36,6 +36,11 @@ impl Company {
         Self { last: 0, before: 0, most: usize::MAX, groups_until_hope: 0, commit: Duration::ZERO }
     }
 
+    /// How long a commit takes, smoothed; zero before the first.
+    pub const fn usual(&self) -> Duration {
+        self.commit
+    }
+
     /// How many requests make a group complete.
     pub fn expected(&self) -> usize {
         self.last.saturating_add(self.before).min(self.most)

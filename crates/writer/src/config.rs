@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tandem_format::Primary;
+use tandem_log::ApplyLimit;
+
 /// Bounds and waits of the write path.
 #[derive(Clone, Debug)]
 pub struct WriterConfig {
@@ -21,6 +24,12 @@ pub struct WriterConfig {
     pub tail_cache_bytes: usize,
     /// Commits that were applied last, kept as they are stored for followers and readers.
     pub recent_bytes: usize,
+    /// How far the log is applied; only a replica may have a limit.
+    pub limit: ApplyLimit,
+    /// Whether writes that this node may not commit are taken all the same, to be committed by one that may.
+    pub forward: bool,
+    /// As whom promotions name this node; `None`: it cannot be promoted.
+    pub identity: Option<Primary>,
 }
 
 impl Default for WriterConfig {
@@ -34,6 +43,9 @@ impl Default for WriterConfig {
             poll_min: Duration::from_millis(50),
             tail_cache_bytes: 128 << 20,
             recent_bytes: 64 << 20,
+            limit: ApplyLimit::default(),
+            forward: false,
+            identity: None,
         }
     }
 }

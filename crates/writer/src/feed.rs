@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tandem_env::Clock;
-use tandem_log::StoredCommit;
+use tandem_log::{Admits, StoredCommit};
 use tandem_types::{Error, Result, Seq};
 use tokio::sync::{Notify, mpsc};
 
@@ -138,14 +138,32 @@ impl Feed {
         Self { writer, origin: Arc::default() }
     }
 
-    /// Hands a commit to the commit task, which applies it in its turn; waits while too many wait already.
+    /// Hands a commit to the commit task, which applies it in its turn; waits while too many wait already. One that a limit
+    /// does not allow yet is only heard of: it is read from the store when its time has come.
     ///
     /// # Errors
     ///
     /// Why an earlier commit of this feed was refused: it is no continuation of what is here. `Unavailable` once the
-    /// commit task has ended.
+    /// commit task has ended. `Unsupported` if this commit is never applied here: none that follows is.
     pub async fn offer(&self, stored: StoredCommit) -> Result<()> {
         self.check()?;
+        if let Some(limiter) = &self.writer.limiter {
+            let header = &stored.commit.header;
+            let admits = limiter.admits(header);
+            if admits != Admits::Now && self.writer.feeds.heard_of(header.seq, self.writer.applied()) {
+                self.writer.feeds.nudge.notify_one();
+            }
+            match admits {
+                Admits::Now => {}
+                Admits::At(_) => return Ok(()),
+                Admits::Never => {
+                    let (seq, limit) = (header.seq, limiter.limit);
+                    return Err(Error::unsupported(format!(
+                        "commit {seq} is not for this node, which applies {limit}"
+                    )));
+                }
+            }
+        }
         // The commit itself wakes the task.
         self.writer.feeds.heard_of(stored.commit.header.seq, self.writer.applied());
         let arrived = Arrived { stored, origin: self.origin.clone() };
@@ -195,6 +213,11 @@ impl Early {
         while self.waiting.first_key_value().is_some_and(|(seq, _)| *seq <= applied) {
             self.waiting.pop_first();
         }
+    }
+
+    /// The earliest commit that has arrived.
+    pub fn first(&mut self) -> Option<Arrived> {
+        self.waiting.pop_first().map(|(_, arrived)| arrived)
     }
 
     /// The commit that continues the state at `applied`, if it has arrived.

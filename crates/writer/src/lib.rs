@@ -7,8 +7,8 @@
 //!                                     │  one task
 //!                                     ▼
 //!              gather a group ─▶ rebase each ─▶ create log/N ─▶ apply ─▶ publish ─▶ answer
-//!                                     ▲                │ lost
-//!                                     └── catch up ◀───┘
+//!                                  │  ▲                │ lost
+//!                    a deputy ◀────┘  └── catch up ◀───┘
 //! ```
 //!
 //! What this crate promises:
@@ -20,41 +20,51 @@
 //! - A node learns of its own commits as of everybody's: through `Manifest::apply`.
 //! - What peers push is applied only where it continues the state that is here; all else is read from the store.
 //!
+//! - A group that another node commits is as good as one that this node commits; see [`handover`].
+//!
 //! It refuses to know SQL, wires, data files, and when to compact.
 
 mod append;
 mod commit;
 mod company;
 mod config;
+mod contention;
 mod feed;
+pub mod handover;
+mod limit;
 mod prepare;
 mod queue;
 mod recent;
 mod role;
+mod spoilt;
 mod tail;
 mod token;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tandem_env::Mutant;
 use tandem_format::ProducerId;
 use tandem_log::Log;
 use tandem_manifest::{Intent, Manifest, Step};
-use tandem_types::{Error, Result, Seq, WriterId};
+use tandem_types::{Epoch, Error, Result, Seq, WriterId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 pub use append::{Append, CreateTable};
 pub use config::WriterConfig;
 pub use feed::{Feed, Lag};
+pub use handover::{Deputy, Handed, HandedAnswer};
+pub use limit::Standing;
 pub use recent::{Follower, Recent, RecentCommit};
 pub use role::Role;
 pub use tail::TailCache;
 pub use token::WriteToken;
 
 use feed::Feeds;
+use limit::Limiter;
 use queue::{Admission, Answer, Request, SectionBody};
 
 /// What a commit answered.
@@ -86,7 +96,16 @@ pub(crate) struct Shared {
     pub tail: TailCache,
     pub recent: Arc<Recent>,
     pub feeds: Arc<Feeds>,
+    pub limiter: Option<Limiter>,
     pub refreshes: mpsc::UnboundedSender<Refresh>,
+    /// Who commits for this node where it cannot, or not well.
+    pub deputy: watch::Sender<Option<Arc<dyn Deputy>>>,
+    /// Whether somebody sees to it that there is one.
+    pub deputies_expected: AtomicBool,
+    /// Who made the last commit of others that holds clients' writes; 0: nobody.
+    pub beaten_by: AtomicU64,
+    /// Whether commits keep losing to those of others.
+    pub contended: watch::Sender<bool>,
     /// Bytes of rows in the commits that were applied here, whoever made them.
     pub logged_bytes: AtomicU64,
     /// Why the commit task ended, once it did.
@@ -95,6 +114,11 @@ pub(crate) struct Shared {
 
 /// Somebody who waits until the log was read to its end.
 pub(crate) type Refresh = oneshot::Sender<Result<Seq>>;
+
+/// Whether this says who writes; then whoever sends it need not be a writer.
+pub(crate) fn is_promotion(epoch: Option<Epoch>, steps: &[Step]) -> bool {
+    epoch.is_none() && steps.iter().any(|step| matches!(step, Step::Promote { .. }))
+}
 
 impl Shared {
     fn applied(&self) -> Seq {
@@ -112,6 +136,7 @@ impl Writer {
         let tail = TailCache::new(config.tail_cache_bytes);
         let recent = Arc::new(Recent::new(config.recent_bytes));
         let (feeds, news) = Feeds::new(log.env().clock.clone());
+        let limiter = Limiter::new(config.limit, log.env().clock.clone());
         let (refreshes, refreshing) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             log,
@@ -123,7 +148,12 @@ impl Writer {
             tail,
             recent,
             feeds,
+            limiter,
             refreshes,
+            deputy: watch::channel(None).0,
+            deputies_expected: AtomicBool::new(false),
+            beaten_by: AtomicU64::new(0),
+            contended: watch::channel(false).0,
             logged_bytes: AtomicU64::new(0),
             stopped: OnceLock::new(),
         });
@@ -149,6 +179,11 @@ impl Writer {
     /// Whether it takes writes.
     pub fn role(&self) -> Role {
         self.shared.role.borrow().clone()
+    }
+
+    /// Changes whenever the role does.
+    pub fn watch_role(&self) -> watch::Receiver<Role> {
+        self.shared.role.subscribe()
     }
 
     /// Decides whether it takes writes from now on. What is being committed already is committed.
@@ -177,9 +212,17 @@ impl Writer {
         }
     }
 
-    /// How far the state here is behind what was heard of.
+    /// How far the state here is behind what was heard of. Where a limit keeps it there, the time is the age of the oldest
+    /// commit that is not applied.
     pub fn lag(&self) -> Lag {
-        self.shared.feeds.lag(self.shared.applied())
+        let lag = self.shared.feeds.lag(self.shared.applied());
+        let age = self.shared.limiter.as_ref().and_then(Limiter::age_of_next);
+        Lag { time: lag.time.max(age.unwrap_or_default()), ..lag }
+    }
+
+    /// How the node stands to its limit, if it has one.
+    pub fn standing(&self) -> Option<Standing> {
+        self.shared.limiter.as_ref().map(Limiter::standing)
     }
 
     /// Applies everything that was committed before the call, whoever committed it; the newest seq then. Costs a round
@@ -228,9 +271,20 @@ impl Writer {
         }
     }
 
-    /// As [`Writer::submit`], for work that is harmless to repeat: without a token.
+    /// As [`Writer::submit`], for work that is harmless to repeat: without a token. A promotion is committed whatever
+    /// the role, for it is what decides the role.
     pub async fn submit_upkeep(&self, base: Seq, steps: Vec<Step>) -> Result<Committed> {
         self.submit(base, steps, WriteToken::None).await
+    }
+
+    /// Whether a client's write is taken, and the epoch that it is for as far as is known here.
+    fn check_admission(&self) -> Result<Epoch> {
+        let state = self.state();
+        let writes = self.shared.role.borrow().check_writes();
+        match writes.and_then(|()| state.write_epoch(self.shared.config.identity.as_ref())) {
+            Err(_) if self.shared.forwards() => Ok(state.epoch()),
+            checked => checked,
+        }
     }
 
     async fn send(
@@ -241,14 +295,21 @@ impl Writer {
         token: &WriteToken,
         queued: Option<&Notify>,
     ) -> Result<Answer> {
-        self.shared.role.borrow().check_writes()?;
-        let gone = || self.stopped().unwrap_or_else(|| Error::unavailable("the node is shutting down"));
         // What is harmless to repeat is upkeep, which anybody may do in any epoch.
-        let epoch = (*token != WriteToken::None).then(|| self.state().epoch());
+        let epoch = match token {
+            WriteToken::None => None,
+            _ if self.shared.log.env().mutant(Mutant::EpochUnchecked) => None,
+            _ => Some(self.check_admission()?),
+        };
+        if epoch.is_none() && !is_promotion(epoch, &steps) {
+            self.shared.role.borrow().check_writes()?;
+        }
+        let gone = || self.stopped().unwrap_or_else(|| Error::unavailable("the node is shutting down"));
         let (minted, (token, digest)) = (token.is_minted(), token.of_client());
+        let token = token.filter(|_| !self.shared.log.env().mutant(Mutant::NoTokenCheck));
         let intent = Intent { token, digest, epoch, base, steps };
         let (reply, answer) = oneshot::channel();
-        let request = Request { intent, bodies, minted, reply };
+        let request = Request { intent, bodies, minted, handed: None, reply };
         self.admission.send(request).await.map_err(|_| gone())?;
         if let Some(queued) = queued {
             queued.notify_one();

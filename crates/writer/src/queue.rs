@@ -21,6 +21,8 @@ pub(crate) struct Request {
     pub bodies: Vec<SectionBody>,
     /// The commit task mints a token for it.
     pub minted: bool,
+    /// Handed over by another node; then the log's age when it was. It is committed here or not at all.
+    pub handed: Option<i64>,
     pub reply: oneshot::Sender<Result<Answer>>,
 }
 
@@ -51,7 +53,22 @@ impl Request {
 /// A request with the share of the queue that it holds until it is answered.
 pub(crate) struct Admitted {
     pub request: Request,
-    pub _share: OwnedSemaphorePermit,
+    /// Of the first of a bundle: the share of all of them.
+    pub _share: Option<OwnedSemaphorePermit>,
+}
+
+/// Requests that are committed together or not at all, in this order; most are alone.
+pub(crate) struct Bundle(pub Vec<Admitted>);
+
+impl Bundle {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Bytes that ride in the commit.
+    pub fn inline_bytes(&self) -> u64 {
+        self.0.iter().map(|admitted| admitted.request.inline_bytes()).sum()
+    }
 }
 
 /// The sending end.
@@ -59,11 +76,11 @@ pub(crate) struct Admitted {
 pub(crate) struct Admission {
     bytes: Arc<Semaphore>,
     capacity: usize,
-    queue: mpsc::UnboundedSender<Admitted>,
+    queue: mpsc::UnboundedSender<Bundle>,
 }
 
 impl Admission {
-    pub fn new(capacity: usize) -> (Self, mpsc::UnboundedReceiver<Admitted>) {
+    pub fn new(capacity: usize) -> (Self, mpsc::UnboundedReceiver<Bundle>) {
         let capacity = capacity.clamp(REQUEST_BYTES, u32::MAX as usize >> 3);
         // The semaphore bounds what the channel holds.
         let (queue, requests) = mpsc::unbounded_channel();
@@ -76,11 +93,19 @@ impl Admission {
 
     /// Waits for room. An error means that nobody takes requests any more.
     pub async fn send(&self, request: Request) -> Result<(), Closed> {
-        let cost = usize::try_from(request.inline_bytes()).unwrap_or(usize::MAX);
-        let cost = cost.saturating_add(REQUEST_BYTES).min(self.capacity);
-        let cost = u32::try_from(cost).map_err(|_| Closed)?;
-        let share = self.bytes.clone().acquire_many_owned(cost).await.map_err(|_| Closed)?;
-        self.queue.send(Admitted { request, _share: share }).map_err(|_| Closed)
+        self.send_bundle(vec![request]).await
+    }
+
+    /// As [`Admission::send`], for requests that belong together.
+    pub async fn send_bundle(&self, requests: Vec<Request>) -> Result<(), Closed> {
+        let cost = requests.iter().fold(0usize, |sum, request| {
+            let inline = usize::try_from(request.inline_bytes()).unwrap_or(usize::MAX);
+            sum.saturating_add(inline).saturating_add(REQUEST_BYTES)
+        });
+        let cost = u32::try_from(cost.min(self.capacity)).map_err(|_| Closed)?;
+        let mut share = Some(self.bytes.clone().acquire_many_owned(cost).await.map_err(|_| Closed)?);
+        let admitted = requests.into_iter().map(|request| Admitted { request, _share: share.take() });
+        self.queue.send(Bundle(admitted.collect())).map_err(|_| Closed)
     }
 }
 

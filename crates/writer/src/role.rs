@@ -24,13 +24,13 @@ impl Role {
     pub fn check_writes(&self) -> Result<()> {
         let Self::Replica { writer } = self else { return Ok(()) };
         Err(match writer {
-            Some(urls) => {
-                Error::not_writer(format!("this node is a replica and takes no writes: send them to {urls}"))
-                    .with_writer(urls)
-            }
-            None => {
-                Error::not_writer("this node is a replica and takes no writes; it knows of no writer now")
-            }
+            Some(urls) => Error::not_writer(format!(
+                "this node is a replica or a standby and takes no writes: send them to {urls}"
+            ))
+            .with_writer(urls),
+            None => Error::not_writer(
+                "this node is a replica or a standby and takes no writes; it knows of no writer now",
+            ),
         })
     }
 }

@@ -12,7 +12,7 @@ fn request(bytes: usize) -> Request {
     let (reply, _) = oneshot::channel();
     let intent = Intent { token: None, digest: Vec::new(), epoch: None, base: Seq(0), steps: Vec::new() };
     let bodies = vec![SectionBody { chunks: vec![Bytes::from(vec![0; bytes])], rows: None }];
-    Request { intent, bodies, minted: true, reply }
+    Request { intent, bodies, minted: true, handed: None, reply }
 }
 
 #[tokio::test]

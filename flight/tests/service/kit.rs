@@ -33,7 +33,12 @@ pub async fn start_with(config: FlightConfig) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap());
     let (stop, stopped) = oneshot::channel();
-    let info = NodeInfo { node_id: "n1".to_owned(), status: node.status(), tail: Some(node.tail()) };
+    let info = NodeInfo {
+        node_id: "n1".to_owned(),
+        status: node.status(),
+        tail: Some(node.tail()),
+        submit: Some(node.submit()),
+    };
     let engine = node.engine().clone();
     let serving = tokio::spawn(serve(listener, engine, info, config, async move {
         let _ = stopped.await;

@@ -7,5 +7,6 @@ mod limits;
 mod put;
 mod security;
 mod sql;
+mod submit;
 mod tail;
 mod writes;

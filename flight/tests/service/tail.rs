@@ -14,29 +14,41 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// A node that is heard and hears others.
-struct Member {
-    url: String,
-    node: Node,
+pub struct Member {
+    pub url: String,
+    pub node: Node,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<()>>,
 }
 
 impl Member {
     async fn start(store: &Path, node_id: &str, replica: bool, upstream: Upstream) -> Self {
+        Self::start_with(store, node_id, |config| NodeConfig { replica, upstream, ..config }).await
+    }
+
+    pub async fn start_with(
+        store: &Path,
+        node_id: &str,
+        change: impl FnOnce(NodeConfig) -> NodeConfig,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("grpc://{}", listener.local_addr().unwrap());
         let config = NodeConfig {
             node_id: node_id.to_owned(),
-            replica,
-            upstream,
             advertise: Some(url.clone()),
             heartbeat: Some(Duration::from_millis(200)),
             upkeep: false,
             ..NodeConfig::default()
         };
+        let config = change(config);
         let env = Env::open(store.to_str().unwrap(), &[]).unwrap();
         let node = Node::open(env, config).await.unwrap();
-        let info = NodeInfo { node_id: node_id.to_owned(), status: node.status(), tail: Some(node.tail()) };
+        let info = NodeInfo {
+            node_id: node_id.to_owned(),
+            status: node.status(),
+            tail: Some(node.tail()),
+            submit: Some(node.submit()),
+        };
         let (stop, stopped) = oneshot::channel();
         let engine = node.engine().clone();
         let serving = tokio::spawn(serve(listener, engine, info, FlightConfig::default(), async {
@@ -50,13 +62,13 @@ impl Member {
     }
 
     /// Commits something small.
-    async fn commit(&self, name: &str) -> Result<Receipt> {
+    pub async fn commit(&self, name: &str) -> Result<Receipt> {
         let step = Step::CreateSchema { name: name.to_owned(), if_not_exists: true };
         let base = self.node.state().seq();
         self.node.engine().database().submit(base, vec![step], WriteOptions::default()).await
     }
 
-    async fn follows(&self, feeds: u64) {
+    pub async fn follows(&self, feeds: u64) {
         for _ in 0..600 {
             if self.status("feeds") >= feeds {
                 return;
@@ -66,7 +78,7 @@ impl Member {
         panic!("{} follows {} of {feeds}", self.url, self.status("feeds"));
     }
 
-    async fn reaches(&self, other: &Self) {
+    pub async fn reaches(&self, other: &Self) {
         let goal = other.node.state().seq();
         for _ in 0..5000 {
             if self.node.state().seq() >= goal {
@@ -77,7 +89,7 @@ impl Member {
         panic!("{} stays at {} before {goal}", self.url, self.node.state().seq());
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         self.node.dismiss_followers();
         self.stop.send(()).unwrap();
         let started = Instant::now();

@@ -1,5 +1,7 @@
 //! Keeping up with the commits of others: those that peers push, and those that the store shows.
 
+mod limited;
+
 use std::time::Duration;
 
 use tandem_log::StoredCommit;
@@ -7,9 +9,11 @@ use tandem_types::{Error, Result, Seq};
 use tokio::sync::mpsc;
 
 use super::{CommitTask, is_passing};
+use crate::commit::others::limited::Held;
 use crate::feed::{Arrived, Early};
+use crate::queue::Bundle;
 use crate::recent::RecentCommit;
-use crate::{Refresh, Shared};
+use crate::{Refresh, Shared, spoilt};
 
 /// Commits that are read at once.
 const RUN: usize = 256;
@@ -28,8 +32,17 @@ pub(super) struct Others {
     /// When the store was last looked at, and how long to wait before it is again.
     looked: Duration,
     pace: Duration,
+    /// What a limit does not allow yet.
+    held: Held,
     /// Where the state stands although more is known of, and since when it does.
     stuck: Option<(Seq, Duration)>,
+}
+
+/// What there was to be learnt.
+pub(super) enum Learnt {
+    News,
+    /// `None`: there will be none any more.
+    Request(Option<Bundle>),
 }
 
 impl Others {
@@ -45,6 +58,7 @@ impl Others {
             refreshing: Vec::new(),
             looked: shared.log.env().clock.monotonic(),
             pace: shared.config.poll_min,
+            held: Held::default(),
             stuck: None,
         }
     }
@@ -53,31 +67,41 @@ impl Others {
 impl CommitTask {
     /// Follows the others until there is a request; `false`: there will be none any more.
     pub(super) async fn wait_for_request(&mut self) -> Result<bool> {
-        let clock = self.shared.log.env().clock.clone();
         loop {
-            let wait = self.until_next_look();
-            tokio::select! {
-                biased;
-                received = self.requests.recv() => {
-                    self.waiting.extend(received);
-                    return Ok(!self.waiting.is_empty());
-                }
-                Some(asked) = self.others.refreshes.recv() => {
-                    self.others.refreshing.push(asked);
-                    self.note_refreshes();
-                    self.look().await?;
-                }
-                Some(arrived) = self.others.news.recv() => {
-                    self.others.early.keep(arrived, self.shared.applied());
-                    self.apply_news();
-                }
-                () = self.shared.feeds.nudge.notified() => {}
-                () = clock.sleep(wait) => self.look().await?,
+            if let Learnt::Request(received) = self.follow(true).await? {
+                self.waiting.extend(received);
+                return Ok(!self.waiting.is_empty());
             }
         }
     }
 
+    /// Waits for the next thing to be learnt of the others, and learns it, or for a request, if `requests` are asked for.
+    /// May be dropped.
+    pub(super) async fn follow(&mut self, requests: bool) -> Result<Learnt> {
+        let clock = self.shared.log.env().clock.clone();
+        let wait = self.until_next_look();
+        tokio::select! {
+            biased;
+            received = self.requests.recv(), if requests => return Ok(Learnt::Request(received)),
+            Some(asked) = self.others.refreshes.recv() => {
+                self.others.refreshing.push(asked);
+                self.note_refreshes();
+                self.look().await?;
+            }
+            Some(arrived) = self.others.news.recv() => {
+                self.others.early.keep(arrived, self.shared.applied());
+                self.apply_news();
+            }
+            () = self.shared.feeds.nudge.notified() => {}
+            () = clock.sleep(wait) => self.look().await?,
+        }
+        Ok(Learnt::News)
+    }
+
     fn until_next_look(&mut self) -> Duration {
+        if let Some(wait) = self.limited_wait() {
+            return wait;
+        }
         let now = self.shared.log.env().clock.monotonic();
         let (feeds, config) = (&self.shared.feeds, &self.shared.config);
         let applied = self.shared.applied();
@@ -110,7 +134,12 @@ impl CommitTask {
         self.others.pace = if caught_up.as_ref().is_ok_and(|n| *n > 0) { faster } else { slower };
         match caught_up {
             Ok(_) => {
-                self.answer_refreshes(Ok(self.shared.applied()));
+                let shared = self.shared.clone();
+                let end = match &shared.limiter {
+                    Some(limiter) if !self.others.refreshing.is_empty() => self.end_of_log(limiter).await,
+                    _ => Ok(shared.applied()),
+                };
+                self.answer_refreshes(end);
                 Ok(())
             }
             Err(e) => {
@@ -126,6 +155,10 @@ impl CommitTask {
 
     /// Applies what others committed, from the store; how many commits that were.
     pub(super) async fn catch_up(&mut self) -> Result<usize> {
+        let shared = self.shared.clone();
+        if let Some(limiter) = &shared.limiter {
+            return self.catch_up_within(limiter).await;
+        }
         let mut total = 0;
         loop {
             let state = self.shared.state.borrow().clone();
@@ -141,6 +174,11 @@ impl CommitTask {
                 self.keep(stored);
             }
             self.publish(next);
+            if run.len() < RUN {
+                // The end was seen after the call began. Who goes on until nothing more comes never catches up with a log
+                // that grows faster than it is asked for, and never gets to write.
+                return Ok(total);
+            }
         }
     }
 
@@ -152,8 +190,10 @@ impl CommitTask {
         }
         let state = self.shared.state.borrow().clone();
         let mut next = (*state).clone();
-        while let Some(arrived) = self.others.early.next(next.seq()) {
-            let commit = &arrived.stored.commit;
+        let env = self.shared.log.env().clone();
+        let turn = |early: &mut Early, seq| early.next(seq).or_else(|| spoilt::out_of_turn(&env, early));
+        while let Some(arrived) = turn(&mut self.others.early, next.seq()) {
+            let commit = spoilt::fitted(&env, &arrived.stored.commit, &next);
             match next.apply(&commit.header, commit.hash) {
                 Ok(applied) => {
                     next = applied.manifest;
@@ -174,7 +214,7 @@ impl CommitTask {
     }
 
     fn keep(&self, stored: &StoredCommit) {
-        self.count_bytes(&stored.commit.header);
+        self.take_note(&stored.commit.header);
         self.shared.recent.keep(stored.commit.header.seq, || RecentCommit::of_others(stored), false);
     }
 

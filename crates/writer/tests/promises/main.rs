@@ -7,6 +7,8 @@ mod appends;
 mod faults;
 mod feeds;
 mod groups;
+mod handover;
+mod limits;
 mod races;
 mod rows;
 mod scenario;

@@ -63,7 +63,7 @@ impl Node {
     pub async fn try_open(store: &Arc<FaultStore>, seed: u64, config: WriterConfig) -> Result<Self> {
         let env = join(store, seed);
         let log = Log::open(env.clone()).await?;
-        let state = log.recover().await?.manifest;
+        let state = log.recover_within(&config.limit, env.clock.now_micros()).await?.manifest;
         let writer = Writer::start(log.clone(), state, config);
         Ok(Self { env, log, writer })
     }
