@@ -11,7 +11,7 @@ use object_store::ObjectStore;
 use tandem_datafile::FooterCache;
 use tandem_format::CommitHeader;
 use tandem_manifest::{Manifest, SchemaPolicy, Step, TableSpec, TailSection};
-use tandem_types::{Result, Seq, TableId, TableName};
+use tandem_types::{Epoch, Error, Result, Seq, TableId, TableName};
 use tokio::sync::Notify;
 
 use crate::options::{Ack, ReadOptions, WriteOptions};
@@ -68,6 +68,18 @@ pub trait Database: Debug + Send + Sync + 'static {
     /// Writes a checkpoint of the present state and returns its seq.
     async fn checkpoint(&self) -> Result<Seq>;
 
+    /// Makes a node the primary, and returns once it is.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` where every node takes writes, or where the node cannot be the primary; `NotFound` if nobody has
+    /// heard of it; `Serialization` if the role moved meanwhile; `Unavailable` if the present primary or the next cannot be
+    /// reached.
+    async fn promote(&self, promotion: Promotion) -> Result<Promoted> {
+        let _ = promotion;
+        Err(Error::unsupported("this database has no nodes that could be promoted"))
+    }
+
     /// Data files, by the paths that the layout gives them.
     fn objects(&self) -> Arc<dyn ObjectStore>;
 
@@ -121,6 +133,30 @@ pub struct Receipt {
     pub acked: Ack,
 }
 
+/// Whom to promote, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Promotion {
+    /// `None`: the node that is asked.
+    pub node_id: Option<String>,
+    /// Without a word to the present primary, which may be gone.
+    pub force: bool,
+    /// Only while this is the present epoch.
+    pub epoch: Option<Epoch>,
+}
+
+/// Who is the primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promoted {
+    pub node_id: String,
+    /// Where clients reach it.
+    pub address: String,
+    pub epoch: Epoch,
+    /// The commit that made it so, or the newest one if it was so already.
+    pub seq: Seq,
+    /// Whether anything changed.
+    pub changed: bool,
+}
+
 /// The decoded rows of a section.
 pub type SectionRows = tandem_segment::DecodedSection;
 
@@ -139,7 +175,7 @@ pub struct NodeRow {
     pub node_id: String,
     /// Where others reach it.
     pub address: Option<String>,
-    /// `writer`, `replica` or `primary`.
+    /// `writer` where every node writes; else `primary`, or `standby` for one that can be promoted; `replica`.
     pub role: String,
     pub epoch: u64,
     pub applied_seq: Seq,

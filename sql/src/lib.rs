@@ -49,7 +49,8 @@ mod write;
 mod tests;
 
 pub use database::{
-    AppendRequest, CreateTable, Database, NodeRow, NodeSetting, Receipt, RowStream, SectionRows,
+    AppendRequest, CreateTable, Database, NodeRow, NodeSetting, Promoted, Promotion, Receipt, RowStream,
+    SectionRows,
 };
 pub use digest::AppendDigest;
 pub use engine::{Engine, EngineConfig};

@@ -11,8 +11,8 @@ use tandem_env::within;
 use tandem_format::{CommitHeader, ForeignToken, TransactionToken};
 use tandem_manifest::{Change, Manifest, Step, TailSection};
 use tandem_sql::{
-    ACK_TIMEOUT, Ack, AppendDigest, AppendRequest, ClientToken, Database, NodeRow, NodeSetting,
-    READ_DEADLINE, ReadOptions, Receipt, RowStream, SectionRows, WriteOptions,
+    ACK_TIMEOUT, Ack, AppendDigest, AppendRequest, ClientToken, Database, NodeRow, NodeSetting, Promoted,
+    Promotion, READ_DEADLINE, ReadOptions, Receipt, RowStream, SectionRows, WriteOptions,
 };
 use tandem_types::{Error, Result, Seq, TableId, TableName, parse_duration};
 use tandem_writer::{Append, Committed, CreateTable, WriteToken};
@@ -45,7 +45,7 @@ impl Database for Shared {
         };
         match within(&*self.env.clock, deadline, catching_up).await {
             Some(settled) => settled,
-            None => Err(behind(self.writer.state().seq(), read, deadline)),
+            None => Err(self.unsettled(read, deadline)),
         }
     }
 
@@ -57,7 +57,7 @@ impl Database for Shared {
         }
         let table = steps.iter().find_map(table_of).cloned();
         let token = options.token.clone().map_or(WriteToken::Minted, client_token);
-        let committed = self.writer.submit(base, steps, token).await?;
+        let committed = self.submit_steps(base, steps, token).await?;
         self.acknowledged(committed, table.as_ref(), &options).await
     }
 
@@ -125,6 +125,10 @@ impl Database for Shared {
         self.write_checkpoint().await
     }
 
+    async fn promote(&self, promotion: Promotion) -> Result<Promoted> {
+        self.promote_as_asked(promotion).await
+    }
+
     fn objects(&self) -> Arc<dyn ObjectStore> {
         self.env.store.objects()
     }
@@ -178,6 +182,18 @@ impl Database for Shared {
                 "footers of data files kept in memory, in bytes",
             ),
             row(
+                "cache_size",
+                self.config.cache_dir.as_ref().map_or(0, |_| self.config.cache_bytes).to_string(),
+                "0".to_owned(),
+                "parts of data files and segments kept on the local disk, in bytes",
+            ),
+            row(
+                "prefetch",
+                self.config.prefetch.name().to_owned(),
+                defaults.prefetch.name().to_owned(),
+                "what is fetched to the local disk before a query wants it: none, recent or all",
+            ),
+            row(
                 "memory_limit",
                 engine.memory_limit.to_string(),
                 defaults.engine.memory_limit.to_string(),
@@ -214,6 +230,18 @@ impl Shared {
         Ok(Receipt { seq, rows, duplicate, acked: ack })
     }
 
+    fn unsettled(&self, read: &ReadOptions, waited: Duration) -> Error {
+        let applied = self.writer.state().seq();
+        let wanted = match read.min_seq {
+            Some(min) if min > applied => format!("seq {min} is asked for"),
+            _ => "the newest commit is asked for".to_owned(),
+        };
+        let limit = self.config.writer.limit;
+        let kept = if limit.is_none() { String::new() } else { format!("; it applies {limit}") };
+        let message = format!("{wanted}, and this node has applied seq {applied} after {waited:?}{kept}");
+        Error::behind(message).with_seq(applied)
+    }
+
     /// The time within which a table takes equal writes for one, if it does.
     fn dedup_window(&self, table: &TableName) -> Result<Option<Duration>> {
         let state = self.writer.state();
@@ -245,15 +273,6 @@ fn digested(token: TransactionToken, digest: AppendDigest, rows: RowStream) -> (
         }
     });
     (write, rows.boxed())
-}
-
-fn behind(applied: Seq, read: &ReadOptions, waited: Duration) -> Error {
-    let wanted = match read.min_seq {
-        Some(min) if min > applied => format!("seq {min} is asked for"),
-        _ => "the newest commit is asked for".to_owned(),
-    };
-    let message = format!("{wanted}, and this node has applied seq {applied} after {waited:?}");
-    Error::behind(message).with_seq(applied)
 }
 
 /// Whether a step changes settings and nothing else.

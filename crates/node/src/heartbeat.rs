@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use tandem_format::{NODES_DIR, heartbeat_path};
 use tandem_types::{Result, Seq};
-use tandem_writer::Role;
 
 use crate::Shared;
 use crate::peers::Heartbeat;
@@ -50,9 +49,10 @@ pub(crate) async fn run(shared: Arc<Shared>, interval: Duration) {
             Ok(()) => failing = false,
             Err(e) if !failing => {
                 failing = true;
+                metrics::counter!("tandem_heartbeat_failures_total").increment(1);
                 tracing::warn!(error = %e, "heartbeats do not get through; other nodes may take this one for gone");
             }
-            Err(_) => {}
+            Err(_) => metrics::counter!("tandem_heartbeat_failures_total").increment(1),
         }
         tokio::select! {
             _ = ending.changed() => {}
@@ -67,14 +67,16 @@ pub(crate) async fn run(shared: Arc<Shared>, interval: Duration) {
 impl Shared {
     fn heartbeat(&self, beat: u64) -> Heartbeat {
         let state = self.writer.state();
-        let role = if self.writer.role().is_replica() { "replica" } else { "writer" };
         Heartbeat {
             node_id: self.config.node_id.clone(),
             address: self.config.advertise.clone(),
-            role: role.to_owned(),
+            role: self.role_name(&state).to_owned(),
+            failover_priority: self.config.failover_priority.filter(|_| self.identity().is_some()),
             incarnation: self.writer.id().to_string(),
             epoch: state.epoch().0,
             applied_seq: state.seq().0,
+            logged_rows: state.logged().rows,
+            logged_bytes: state.logged().bytes,
             lag_seconds: self.writer.lag().time.as_secs_f64(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             time: self.env.clock.now_micros(),
@@ -95,7 +97,7 @@ impl Shared {
         }
     }
 
-    async fn look(&self) -> Result<()> {
+    pub(crate) async fn look(&self) -> Result<()> {
         let names = self.env.store.list_dir(NODES_DIR).await?;
         let ids = names.iter().filter_map(|name| name.strip_suffix(".json"));
         let ids: Vec<String> = ids.filter(|id| *id != self.config.node_id).map(str::to_owned).collect();
@@ -131,13 +133,9 @@ impl Shared {
         let applied = |heartbeats: &[Heartbeat]| heartbeats.iter().map(Heartbeat::applied).max();
         let live = self.peers.live(now);
         self.writer.heard_of(applied(&live).unwrap_or(Seq(0)));
+        // Whom a replica names depends on who is there.
+        self.decide_role();
         if self.config.replica {
-            let writers = match self.writer.state().primary() {
-                Some(primary) => vec![primary.address.clone()],
-                None => self.peers.writers(now),
-            };
-            let writer = (!writers.is_empty()).then(|| writers.join(","));
-            self.writer.set_role(Role::Replica { writer });
             return;
         }
         for node_id in self.peers.unchanged_for(FORGET_AFTER, now) {

@@ -14,6 +14,8 @@
 //! - Other nodes make a node faster, never wrong: without them it reads the store. It finds them, and loses them, by
 //!   itself.
 //! - A replica commits nothing, and says who does.
+//! - Where one node at a time writes, the log says which; when that one falls silent another takes over, and it commits
+//!   nothing after that.
 //! - [`Node::shutdown`] ends upkeep and company; what was acknowledged needs no shutdown to survive.
 //!
 //! Words: an *upstream* pushes commits, a *follower* gets them; a *feed* is one upstream's pushes. A *heartbeat* is what a
@@ -22,12 +24,18 @@
 //! It refuses to know wires, flags and files of configuration.
 
 mod acks;
+mod alerts;
 mod config;
 mod database;
+mod failover;
 mod followers;
 mod following;
+mod handover;
 mod heartbeat;
 mod peers;
+mod prefetch;
+mod promote;
+mod roles;
 mod status;
 mod tail;
 mod upkeep;
@@ -35,10 +43,11 @@ mod upkeep;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tandem_client::handover::SubmitService;
 use tandem_client::tail::TailService;
 use tandem_datafile::FooterCache;
-use tandem_env::{Env, probe, within};
-use tandem_format::identity_path;
+use tandem_env::{DiskCache, Env, probe, within};
+use tandem_format::{Primary, identity_path};
 use tandem_log::{Log, Recovered};
 use tandem_manifest::Manifest;
 use tandem_sql::Engine;
@@ -48,11 +57,14 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 pub use acks::Progress;
-pub use config::{NodeConfig, Upstream};
+pub use config::{FAILOVER_PRIORITY, NodeConfig, Prefetch, Upstream};
+pub use tandem_log::{ApplyLimit, Until};
+pub use tandem_manifest::Mode;
+pub use tandem_writer::WriterConfig;
 
 use followers::Downstream;
 use peers::Peers;
-use tail::TailReader;
+use tail::{TailReader, Turns};
 use upkeep::Upkeep;
 
 /// How long the last heartbeat may take to go away.
@@ -75,6 +87,8 @@ pub(crate) struct Shared {
     pub writer: Writer,
     pub tail: TailReader,
     pub footers: Arc<FooterCache>,
+    /// Parts of data files and segments.
+    pub disk: Option<DiskCache>,
     pub config: NodeConfig,
     /// Who else has applied what.
     pub progress: Progress,
@@ -98,16 +112,32 @@ impl Drop for AbortOnDrop {
 
 impl Node {
     /// Opens the database in the environment's store. A writer creates it if there is none; a replica waits for one.
-    pub async fn open(env: Env, config: NodeConfig) -> Result<Self> {
+    pub async fn open(env: Env, mut config: NodeConfig) -> Result<Self> {
         peers::check_node_id(&config.node_id)?;
+        config.writer.identity = match &config.advertise {
+            Some(address) if !config.replica => {
+                Some(Primary { node_id: config.node_id.clone(), address: address.clone() })
+            }
+            _ => None,
+        };
+        config.writer.forward = config.forward_writes;
+        let limit = config.writer.limit;
+        if !limit.is_none() && !config.replica {
+            return Err(Error::invalid(format!(
+                "a node that writes applies everything; one that applies {limit} must be a replica"
+            )));
+        }
         if config.replica {
             wait_for_database(&env, &config).await?;
         } else {
             probe(&env.store, &*env.chance).await?;
         }
+        let disk =
+            config.cache_dir.as_deref().map(|dir| DiskCache::open(dir, config.cache_bytes)).transpose()?;
         let log = Log::open(env.clone()).await?;
-        let Recovered { manifest, checkpoint, replayed, replayed_bytes } = log.recover().await?;
-        tracing::info!(seq = %manifest.seq(), replayed, "recovered");
+        let Recovered { manifest, checkpoint, replayed, replayed_bytes } =
+            log.recover_within(&limit, log.env().clock.now_micros()).await?;
+        tracing::info!(seq = %manifest.seq(), replayed, applies = %limit, "recovered");
         let writer = Writer::start(log.clone(), manifest, config.writer.clone());
         if config.replica {
             writer.set_role(Role::Replica { writer: None });
@@ -115,8 +145,14 @@ impl Node {
         let interval = heartbeat::interval(&config, &env.store);
         let engine_config = config.engine.clone();
         let shared = Arc::new(Shared {
-            tail: TailReader { log: log.clone(), writer: writer.clone() },
-            footers: Arc::new(FooterCache::new(config.footer_cache_bytes)),
+            tail: TailReader {
+                log: log.clone(),
+                writer: writer.clone(),
+                disk: disk.clone(),
+                turns: Turns::new(),
+            },
+            footers: Arc::new(FooterCache::new(config.footer_cache_bytes).with_disk(disk.clone())),
+            disk,
             progress: Progress::new(env.clock.clone()),
             peers: Peers::new(heartbeat::patience(interval)),
             downstream: Downstream::new(),
@@ -127,12 +163,21 @@ impl Node {
             writer,
             config,
         });
+        shared.begin().await?;
         let engine = Engine::new(shared.clone(), engine_config)?;
-        let mut tasks = vec![AbortOnDrop(tokio::spawn(upkeep::run(shared.clone())))];
+        let mut tasks = vec![
+            AbortOnDrop(tokio::spawn(upkeep::run(shared.clone()))),
+            AbortOnDrop(tokio::spawn(roles::run(shared.clone()))),
+        ];
+        if shared.disk.is_some() && shared.config.prefetch != Prefetch::None {
+            tasks.push(AbortOnDrop(tokio::spawn(prefetch::run(shared.clone()))));
+        }
         let mut heartbeat = None;
         if shared.config.advertise.is_some() {
             heartbeat = Some(AbortOnDrop(tokio::spawn(heartbeat::run(shared.clone(), interval))));
             tasks.push(AbortOnDrop(tokio::spawn(following::run(shared.clone()))));
+            tasks.push(AbortOnDrop(tokio::spawn(handover::run(shared.clone()))));
+            tasks.push(AbortOnDrop(tokio::spawn(failover::run(shared.clone(), interval))));
         }
         Ok(Self { shared, engine, tasks, heartbeat, replayed })
     }
@@ -179,6 +224,12 @@ impl Node {
     pub fn tail(&self) -> TailService {
         let shared = self.shared.clone();
         Arc::new(move |follow, progress| followers::serve(&shared, follow, progress))
+    }
+
+    /// How it commits for other nodes.
+    pub fn submit(&self) -> SubmitService {
+        let shared = self.shared.clone();
+        Arc::new(move |bundle| handover::serve(shared.clone(), bundle))
     }
 
     /// Takes leave of the other nodes. Streams of followers end: they would keep a listener open that waits for its

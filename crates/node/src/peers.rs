@@ -12,18 +12,25 @@ use serde::{Deserialize, Serialize};
 use tandem_types::{Result, Seq};
 use tokio::sync::{Notify, watch};
 
+use crate::roles::{PRIMARY, WRITER};
+
 /// What a node says of itself, in `nodes/<node id>.json`. Fields that are not known are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Heartbeat {
     pub node_id: String,
     pub address: Option<String>,
-    /// `writer` or `replica`.
+    /// `writer`, `primary`, `standby` or `replica`.
     pub role: String,
+    /// 0 to 100; `None`: it never takes over from a primary.
+    pub failover_priority: Option<u8>,
     /// Random per process start.
     pub incarnation: String,
     pub epoch: u64,
     pub applied_seq: u64,
+    /// What all commits up to there appended.
+    pub logged_rows: u64,
+    pub logged_bytes: u64,
     pub lag_seconds: f64,
     pub version: String,
     /// Microseconds since 1970 by the node's own clock; for people.
@@ -37,8 +44,9 @@ impl Heartbeat {
         Seq(self.applied_seq)
     }
 
+    /// Whether it says that it writes now.
     pub fn is_writer(&self) -> bool {
-        self.role == "writer"
+        self.role == WRITER || self.role == PRIMARY
     }
 }
 
@@ -142,7 +150,12 @@ impl Peers {
         self.alive(now).into_iter().map(|seen| seen.heartbeat).collect()
     }
 
-    fn alive(&self, now: Duration) -> Vec<Seen> {
+    /// What is known of one.
+    pub fn find(&self, node_id: &str) -> Option<Seen> {
+        self.lock().get(node_id).cloned()
+    }
+
+    pub fn alive(&self, now: Duration) -> Vec<Seen> {
         let seen = self.lock();
         seen.values().filter(|s| now.saturating_sub(s.changed) <= self.patience).cloned().collect()
     }

@@ -1,5 +1,6 @@
 //! `tandem serve`: a node on a store, with its listeners.
 
+mod failover;
 mod listen;
 mod options;
 mod roles;
@@ -83,7 +84,7 @@ impl Private {
         let service = tokio::spawn(tandem_flight::serve(
             listener,
             node.engine().clone(),
-            NodeInfo { node_id: "private".to_owned(), status: node.status(), tail: None },
+            NodeInfo { node_id: "private".to_owned(), status: node.status(), tail: None, submit: None },
             FlightConfig::default(),
             until(stopped),
         ));
@@ -150,8 +151,12 @@ async fn start(
             until(stopped.clone()),
         )));
     }
-    let info =
-        NodeInfo { node_id: options.node.node_id.clone(), status: node.status(), tail: Some(node.tail()) };
+    let info = NodeInfo {
+        node_id: options.node.node_id.clone(),
+        status: node.status(),
+        tail: Some(node.tail()),
+        submit: Some(node.submit()),
+    };
     let service = tandem_flight::serve(
         flight.listener,
         node.engine().clone(),

@@ -1,7 +1,7 @@
 //! What a command works on: a running server, or a store.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tandem_access::ClientTls;
@@ -76,12 +76,22 @@ impl Target {
         remark: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<ConnectOptions> {
         let retry_for = self.retry_for;
-        let on_event = move |event: &LinkEvent| match event {
-            LinkEvent::Left { .. } if retry_for.is_zero() => {}
-            LinkEvent::Left { url, why } => {
-                remark(&format!("left {url}: {why}; trying again for {} s", retry_for.as_secs_f64()));
+        // While nobody takes what is asked, all servers are tried in turn, again and again: that is said once.
+        let said: Mutex<[String; 2]> = Mutex::default();
+        let on_event = move |event: &LinkEvent| {
+            let (kind, text) = match event {
+                LinkEvent::Left { .. } if retry_for.is_zero() => return,
+                LinkEvent::Left { url, why } => {
+                    (0, format!("left {url}: {why}; trying again for {} s", retry_for.as_secs_f64()))
+                }
+                LinkEvent::Entered { url } => (1, format!("going on at {url}")),
+            };
+            let [left, entered] = &mut *said.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = if kind == 0 { left } else { entered };
+            if *last != text {
+                remark(&text);
+                *last = text;
             }
-            LinkEvent::Entered { url } => remark(&format!("going on at {url}")),
         };
         Ok(ConnectOptions { on_event: Some(Arc::new(on_event)), ..self.connect_options()? })
     }

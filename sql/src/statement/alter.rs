@@ -40,12 +40,6 @@ fn database(front: &mut Front<'_>) -> Result<Statement> {
     } else {
         return Err(front.expected("SET or RESET"));
     };
-    // The log knows them already, the nodes do not act by them yet: to accept them would be a promise.
-    if let Some((name, _)) =
-        settings.iter().find(|(name, _)| matches!(name.as_str(), "mode" | "failover_after"))
-    {
-        return Err(Error::unsupported(format!("database setting {name:?} is not supported yet")));
-    }
     Ok(Statement::Steps(vec![Step::SetSettings { settings }]))
 }
 

@@ -96,3 +96,18 @@ async fn what_show_create_table_says_creates_the_table() {
     assert!(f.ask("SHOW TABLES FROM system").await.contains("system log"));
     assert!(f.ask("SHOW COLUMNS FROM nothing").await.contains("NotFound"));
 }
+
+#[tokio::test]
+async fn producers_are_listed_with_the_time_of_their_last_commit() {
+    let f = Fixture::new();
+    assert_eq!(f.ask("SELECT count(*) FROM system.producers").await, "0");
+    assert_eq!(
+        f.ask("DESCRIBE system.producers")
+            .await
+            .lines()
+            .map(|line| line.split(' ').next().unwrap())
+            .collect::<Vec<_>>(),
+        ["producer", "low", "last_counter", "last_seq", "last_time"]
+    );
+    assert!(f.ask("SHOW TABLES FROM system").await.contains("system producers"));
+}

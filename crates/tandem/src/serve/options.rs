@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
-use tandem_node::NodeConfig;
+use tandem_node::{NodeConfig, Prefetch};
 use tandem_types::{Error, Result};
 
+use super::failover::FailoverArgs;
 use super::roles::RoleArgs;
 use super::security::SecurityArgs;
 
@@ -37,12 +38,19 @@ pub struct ServeArgs {
     /// Memory that running queries share before they spill to disk, such as 512MB [default: 256MB]
     #[arg(long, env = "TANDEM_MEMORY_LIMIT", value_name = "SIZE")]
     memory_limit: Option<String>,
-    /// Memory for rows that are not compacted yet [default: 128MB]
-    #[arg(long, env = "TANDEM_CACHE_SIZE", value_name = "SIZE")]
-    cache_size: Option<String>,
-    /// Where queries spill [default: the system's directory for temporary files]
+    /// A directory of this node alone for parts of data files and segments, kept over restarts; queries spill below it
+    /// [default: none; queries spill to the system's directory for temporary files]
     #[arg(long, env = "TANDEM_CACHE_DIR", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// With --cache-dir: bytes of it, at most [default: 4GB]; without: the same as --cache-memory
+    #[arg(long, env = "TANDEM_CACHE_SIZE", value_name = "SIZE")]
+    cache_size: Option<String>,
+    /// Memory for rows that are not compacted yet [default: 128MB]
+    #[arg(long, env = "TANDEM_CACHE_MEMORY", value_name = "SIZE")]
+    cache_memory: Option<String>,
+    /// What is fetched into --cache-dir before a query wants it: recent is what is written from now on [default: none]
+    #[arg(long, env = "TANDEM_PREFETCH", value_name = "none|recent|all")]
+    prefetch: Option<String>,
     /// How long a group of writes waits for company, such as 5ms: fewer requests, more latency [default: 0ms]
     #[arg(long, env = "TANDEM_COMMIT_WINDOW", value_name = "TIME")]
     commit_window: Option<String>,
@@ -52,6 +60,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[serde(flatten)]
     roles: RoleArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    failover: FailoverArgs,
     #[command(flatten)]
     #[serde(flatten)]
     security: SecurityArgs,
@@ -81,13 +92,25 @@ impl ServeArgs {
             None => Self::default(),
         };
         let mut node = self.roles.or(file.roles).node(super::random_node_id)?;
+        self.failover.or(file.failover).apply(&mut node)?;
         if let Some(text) = self.memory_limit.or(file.memory_limit) {
             node.engine.memory_limit = size("--memory-limit", &text)?;
         }
+        node.cache_dir = self.cache_dir.or(file.cache_dir);
+        node.engine.spill_dir = node.cache_dir.as_ref().map(|dir| dir.join("spill"));
         if let Some(text) = self.cache_size.or(file.cache_size) {
-            node.writer.tail_cache_bytes = size("--cache-size", &text)?;
+            let bytes = size("--cache-size", &text)?;
+            match &node.cache_dir {
+                Some(_) => node.cache_bytes = bytes as u64,
+                None => node.writer.tail_cache_bytes = bytes,
+            }
         }
-        node.engine.spill_dir = self.cache_dir.or(file.cache_dir);
+        if let Some(text) = self.cache_memory.or(file.cache_memory) {
+            node.writer.tail_cache_bytes = size("--cache-memory", &text)?;
+        }
+        if let Some(text) = self.prefetch.or(file.prefetch) {
+            node.prefetch = prefetch(&text, node.cache_dir.is_some())?;
+        }
         if let Some(text) = self.commit_window.or(file.commit_window) {
             node.writer.window = duration("--commit-window", &text)?;
         }
@@ -148,6 +171,19 @@ fn size(flag: &str, text: &str) -> Result<usize> {
     number.ok_or_else(|| Error::invalid(format!("{flag} {text:?} is no size: say 512MB or 2GB")))
 }
 
+fn prefetch(text: &str, has_cache: bool) -> Result<Prefetch> {
+    let policy = Prefetch::parse(text.trim());
+    let policy = policy.ok_or_else(|| {
+        Error::invalid(format!("--prefetch {text:?} is no policy: say none, recent or all"))
+    })?;
+    if policy != Prefetch::None && !has_cache {
+        return Err(Error::invalid(format!(
+            "--prefetch {text}: what is fetched ahead goes to the disk: name a directory with --cache-dir"
+        )));
+    }
+    Ok(policy)
+}
+
 /// A time, with its unit.
 fn duration(flag: &str, text: &str) -> Result<Duration> {
     let invalid = || Error::invalid(format!("{flag} {text:?} is no time: say 5ms or 1s"));
@@ -174,6 +210,32 @@ mod tests {
         assert_eq!(duration("--x", "5ms").unwrap(), Duration::from_millis(5));
         assert_eq!(duration("--x", "1s").unwrap(), Duration::from_secs(1));
         assert!(duration("--commit-window", "5").unwrap_err().message().contains("--commit-window"));
+    }
+
+    #[test]
+    fn the_cache_is_in_memory_without_a_directory_and_on_disk_with_one() {
+        let resolved =
+            |dir: Option<&str>, size: Option<&str>, memory: Option<&str>, prefetch: Option<&str>| {
+                let [cache_size, cache_memory, prefetch] =
+                    [size, memory, prefetch].map(|t| t.map(str::to_owned));
+                let cache_dir = dir.map(PathBuf::from);
+                let args = ServeArgs { cache_dir, cache_size, cache_memory, prefetch, ..Default::default() };
+                args.resolve().map(|options| options.node)
+            };
+        let memory = resolved(None, Some("5MB"), None, None).unwrap();
+        assert_eq!((memory.writer.tail_cache_bytes, memory.cache_dir), (5 << 20, None));
+        let disk = resolved(Some("c"), Some("5MB"), Some("7MB"), Some("recent")).unwrap();
+        assert_eq!((disk.writer.tail_cache_bytes, disk.cache_bytes), (7 << 20, 5 << 20));
+        assert_eq!(
+            (disk.prefetch, disk.engine.spill_dir),
+            (Prefetch::Recent, Some(Path::new("c/spill").into()))
+        );
+        assert_eq!(resolved(Some("c"), None, None, None).unwrap().cache_bytes, 4 << 30);
+        for (dir, prefetch) in [(None, "all"), (Some("c"), "some")] {
+            let error = resolved(dir, None, None, Some(prefetch)).unwrap_err();
+            assert!(error.message().contains("--prefetch"), "{error}");
+        }
+        assert!(resolved(None, None, None, Some("none")).is_ok());
     }
 
     #[test]
