@@ -5,12 +5,10 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use arrow::array::RecordBatch;
-use futures::{SinkExt, StreamExt, channel::mpsc};
 use tandem_benches::cpu::{create_table, schema};
-use tandem_types::{Error, Result};
+use tandem_types::Result;
 
-use crate::load::make;
+use crate::load::{Turns, make};
 use crate::report::{Report, quantile};
 use crate::server::{Server, ServerArgs, io_error};
 
@@ -37,17 +35,14 @@ pub async fn run(args: LatencyArgs, server_args: &ServerArgs) -> Result<Report> 
     std::fs::create_dir(&plain).map_err(|e| io_error(&plain, &e))?;
 
     let mut report = Report::new("latency");
-    let (mut sender, receiver) = mpsc::channel::<Result<RecordBatch>>(1);
-    let mut session = client.put("cpu", schema(), receiver).await?;
+    let mut turns = Turns::open(&client, "cpu", schema()).await?;
     let (mut acknowledged, mut synced) = (Vec::new(), Vec::new());
     // In turn, so that both meet the same moments of a shared machine.
     for (number, row) in rows.into_iter().enumerate() {
         let bytes = row.get_array_memory_size().min(4096);
         let started = Instant::now();
-        sender.send(Ok(row)).await.map_err(|_| Error::unavailable("the put has ended early"))?;
-        let ack = session.next().await;
+        turns.write(row).await?;
         let took = started.elapsed().as_secs_f64();
-        ack.ok_or_else(|| Error::unavailable("the put has ended early"))??;
 
         let started = Instant::now();
         durable_file(&plain, number, bytes)?;
@@ -57,8 +52,7 @@ pub async fn run(args: LatencyArgs, server_args: &ServerArgs) -> Result<Report> 
             synced.push(synced_in);
         }
     }
-    drop(sender);
-    session.finish().await?;
+    turns.finish().await?;
 
     report.add("writes of one row", args.writes as f64, "");
     for (share, name) in [(0.5, "p50"), (0.99, "p99")] {

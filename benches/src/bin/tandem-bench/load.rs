@@ -1,12 +1,18 @@
-//! Sending batches and reading single numbers.
+//! Sending batches, as fast as they are taken or at a given rate, and reading single numbers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
-use futures::stream;
+use arrow::datatypes::{DataType, Float64Type, SchemaRef};
+use futures::channel::mpsc;
+use futures::{SinkExt, StreamExt, stream};
 use tandem_benches::cpu::Generator;
-use tandem_client::Client;
+use tandem_client::{Client, IngestMode, PutAck, PutSession};
 use tandem_types::{Error, Result};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::server::Server;
 
@@ -45,6 +51,112 @@ pub async fn put(
         return Err(Error::internal(format!("{sent} rows were sent, {acknowledged} acknowledged")));
     }
     Ok(())
+}
+
+/// A put that sends a batch when the one before it is acknowledged.
+pub struct Turns {
+    sender: mpsc::Sender<Result<RecordBatch>>,
+    session: PutSession,
+}
+
+impl Turns {
+    pub async fn open(client: &Client, table: &str, schema: SchemaRef) -> Result<Self> {
+        let (sender, receiver) = mpsc::channel(1);
+        Ok(Self { sender, session: client.put(table, schema, receiver).await? })
+    }
+
+    /// Returns when the batch is durable.
+    pub async fn write(&mut self, batch: RecordBatch) -> Result<PutAck> {
+        let early = || Error::unavailable("the put has ended early");
+        // What it ended with tells more than that it takes nothing.
+        let sent = self.sender.send(Ok(batch)).await;
+        let ack = self.session.next().await.ok_or_else(early)??;
+        sent.map(|()| ack).map_err(|_| early())
+    }
+
+    pub async fn finish(self) -> Result<u64> {
+        drop(self.sender);
+        self.session.finish().await
+    }
+}
+
+/// Batches at fixed moments, whether or not earlier ones are acknowledged by then; each is a transaction of its own.
+pub struct Steady<'a> {
+    /// Filled in turn.
+    pub tables: &'a [String],
+    /// Sent in turn, again from the first one when all were sent.
+    pub batches: &'a [RecordBatch],
+    pub rows_per_second: f64,
+    pub lasting: Duration,
+}
+
+/// What came of it.
+pub struct Sent {
+    pub rows: u64,
+    /// From the first batch to the last acknowledgement.
+    pub took: Duration,
+    /// Seconds from the moment at which each batch was due to its acknowledgement.
+    pub waits: Vec<f64>,
+}
+
+impl Sent {
+    /// Fails unless the rate was held: figures of a server that cannot keep up are those of another question.
+    pub fn rate(&self, wanted: f64) -> Result<f64> {
+        let rate = self.rows as f64 / self.took.as_secs_f64().max(f64::MIN_POSITIVE);
+        if rate < wanted * 0.8 {
+            return Err(Error::overloaded(format!(
+                "the server took {rate:.0} rows/s of {wanted:.0}: ask for fewer (--rate)"
+            )));
+        }
+        Ok(rate)
+    }
+}
+
+impl Steady<'_> {
+    /// Connections, and transactions that may wait for their acknowledgements.
+    const CONNECTIONS: usize = 4;
+    const WAITING_MAX: usize = 1_000;
+
+    pub async fn send(&self, server: &Server) -> Result<Sent> {
+        let mut clients = Vec::new();
+        for _ in 0..Self::CONNECTIONS {
+            clients.push(server.connect().await?);
+        }
+        let (batches, tables) = (self.batches.iter().cycle(), self.tables.iter().cycle());
+        let clients = clients.iter().cycle();
+        let room = Arc::new(Semaphore::new(Self::WAITING_MAX));
+        let mut waiting = JoinSet::new();
+        let (mut rows, mut waits) = (0, Vec::new());
+        let started = Instant::now();
+        for ((batch, table), client) in batches.zip(tables).zip(clients) {
+            let due = started + Duration::from_secs_f64(rows as f64 / self.rows_per_second);
+            if due.duration_since(started) >= self.lasting {
+                break;
+            }
+            tokio::time::sleep_until(due.into()).await;
+            let permit = room.clone().acquire_owned().await;
+            rows += batch.num_rows() as u64;
+            let (client, table, batch) = (client.clone(), table.clone(), batch.clone());
+            waiting.spawn(async move {
+                let schema = batch.schema();
+                let one = stream::iter([Ok(batch)]);
+                client.ingest(&table, IngestMode::Append, schema, one).await?;
+                drop(permit);
+                Ok::<f64, Error>(due.elapsed().as_secs_f64())
+            });
+            while let Some(done) = waiting.try_join_next() {
+                waits.push(settled(done)?);
+            }
+        }
+        while let Some(done) = waiting.join_next().await {
+            waits.push(settled(done)?);
+        }
+        Ok(Sent { rows, took: started.elapsed(), waits })
+    }
+}
+
+fn settled(done: Result<Result<f64>, tokio::task::JoinError>) -> Result<f64> {
+    done.map_err(|e| Error::internal(format!("a write failed: {e}")))?
 }
 
 /// The first value of a query's answer as a number.

@@ -6,7 +6,12 @@
 // Measuring is what this program is for: it reads real clocks.
 #![allow(clippy::disallowed_methods)]
 
+mod catch_up;
+mod cluster;
+mod contention;
+mod failover;
 mod ingest;
+mod lag;
 mod latency;
 mod load;
 mod open;
@@ -15,6 +20,8 @@ mod process;
 mod report;
 mod scan;
 mod server;
+mod synthetic;
+mod windows;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -47,6 +54,11 @@ enum Measurement {
     Open(open::OpenArgs),
     /// Planning on a table of very many files
     Plan(plan::PlanArgs),
+    Lag(lag::LagArgs),
+    CatchUp(catch_up::CatchUpArgs),
+    Failover(failover::FailoverArgs),
+    Windows(windows::WindowsArgs),
+    Contention(contention::ContentionArgs),
     /// Writes the workload into an Arrow IPC stream file, for other programs to measure with
     Rows {
         #[command(flatten)]
@@ -92,6 +104,11 @@ async fn run(arguments: Arguments) -> Result<()> {
         Measurement::Scan(args) => scan::run(args, server).await?,
         Measurement::Open(args) => open::run(args, server).await?,
         Measurement::Plan(args) => plan::run(args).await?,
+        Measurement::Lag(args) => lag::run(args, server).await?,
+        Measurement::CatchUp(args) => catch_up::run(args, server).await?,
+        Measurement::Failover(args) => failover::run(args, server).await?,
+        Measurement::Windows(args) => windows::run(args, server).await?,
+        Measurement::Contention(args) => contention::run(args).await?,
         Measurement::Rows { workload, file } => return write_rows(workload, &file),
     };
     report.print();

@@ -15,7 +15,7 @@ use crate::Workload;
 use crate::load::{make, put};
 use crate::process::cpu_seconds;
 use crate::report::{Report, quantile};
-use crate::server::{Server, ServerArgs};
+use crate::server::{Server, ServerArgs, store_dir};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct ScanArgs {
@@ -98,7 +98,7 @@ async fn files_of(client: &Client, home: &Path) -> Result<String> {
     let link = || {
         std::fs::create_dir(&dir)?;
         for path in &live {
-            let source = home.join("store").join(path);
+            let source = store_dir(home).join(path);
             let name = source.file_name().map(|n| dir.join(n)).unwrap_or_else(|| dir.clone());
             std::fs::hard_link(&source, name)?;
         }

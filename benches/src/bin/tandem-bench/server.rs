@@ -52,6 +52,29 @@ pub fn io_error(path: &Path, error: &std::io::Error) -> Error {
     Error::unavailable(format!("{}: {error}", path.display()))
 }
 
+/// One of the servers on a store.
+#[derive(Clone, Debug)]
+pub struct NodeSpec {
+    /// Of its ready file and its log.
+    pub name: String,
+    /// Where it listens; port 0: anywhere.
+    pub flight: String,
+    /// For `tandem serve`, beside those that all servers are given.
+    pub options: Vec<String>,
+}
+
+impl NodeSpec {
+    pub fn new(name: &str, options: &[&str]) -> Self {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        Self { name: name.to_owned(), flight: "127.0.0.1:0".to_owned(), options }
+    }
+}
+
+/// Where the servers of a measurement have their database.
+pub fn store_dir(home: &Path) -> PathBuf {
+    home.join("store")
+}
+
 /// A running server. Dropping it kills it.
 pub struct Server {
     child: Child,
@@ -63,22 +86,28 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one on `home/store` and waits until it accepts requests.
+    /// Starts one on the store of `home` and waits until it accepts requests.
     pub async fn start(args: &ServerArgs, home: &Path) -> Result<Self> {
-        let ready = home.join("ready.json");
+        Self::start_node(args, home, &NodeSpec::new("serve", &[])).await
+    }
+
+    /// Starts one of several on that store.
+    pub async fn start_node(args: &ServerArgs, home: &Path, node: &NodeSpec) -> Result<Self> {
+        let ready = home.join(format!("{}.ready.json", node.name));
         // One of an earlier server would answer too early.
         let _ = std::fs::remove_file(&ready);
         let binary = args.binary()?;
-        let log_path = home.join("serve.log");
+        let log_path = home.join(format!("{}.log", node.name));
         let log = std::fs::File::create(&log_path).map_err(|e| io_error(&log_path, &e))?;
         let started = Instant::now();
         let mut child = Command::new(&binary)
             .arg("serve")
             .arg("--store")
-            .arg(home.join("store"))
-            .args(["--flight", "127.0.0.1:0", "--http", "127.0.0.1:0", "--ready-file"])
+            .arg(store_dir(home))
+            .args(["--flight", &node.flight, "--http", "127.0.0.1:0", "--ready-file"])
             .arg(&ready)
             .args(&args.serve_option)
+            .args(&node.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -108,6 +137,15 @@ impl Server {
         self.pid
     }
 
+    /// Where it listens, as `HOST:PORT`.
+    pub fn flight(&self) -> &str {
+        &self.flight
+    }
+
+    pub fn url(&self) -> String {
+        format!("grpc://{}", self.flight)
+    }
+
     /// CPU seconds since it started.
     pub fn cpu(&self) -> Result<f64> {
         cpu_seconds(self.pid)
@@ -115,7 +153,7 @@ impl Server {
 
     /// A new connection.
     pub async fn connect(&self) -> Result<Client> {
-        Client::connect(&format!("grpc://{}", self.flight)).await
+        Client::connect(&self.url()).await
     }
 
     /// Kills it at once, as a crash would.
