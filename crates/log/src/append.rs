@@ -56,7 +56,9 @@ impl Log {
                     Err(reason) => reason,
                 },
                 CreateOutcome::Exists if self.env.mutant(Mutant::ExistsIsLost) => return Ok(Appended::Lost),
-                CreateOutcome::Unknown(_) if self.env.mutant(Mutant::UnknownIsLost) => return Ok(Appended::Lost),
+                CreateOutcome::Unknown(_) if self.env.mutant(Mutant::UnknownIsLost) => {
+                    return Ok(Appended::Lost);
+                }
                 CreateOutcome::Unknown(_) if self.env.mutant(Mutant::UnknownIsCreated) => {
                     return Ok(Appended::Created(proposal.encoded.hash));
                 }

@@ -225,7 +225,7 @@ fn mode_set_by(steps: &[Step]) -> Option<Mode> {
         Step::SetSettings { settings } => Some(settings),
         _ => None,
     });
-    let (_, value) = settings.flatten().filter(|(name, _)| name == "mode").next_back()?;
+    let (_, value) = settings.flatten().rfind(|(name, _)| name == "mode")?;
     value.as_deref().map_or(Some(Mode::default()), Mode::parse)
 }
 

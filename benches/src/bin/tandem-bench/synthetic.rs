@@ -14,7 +14,7 @@ use tandem_manifest::{
     AppendIntent, AppendTarget, ColumnSpec, Intent, Manifest, Outcome, Rebased, SchemaPolicy, SectionDraft,
     Step, TableSpec, rebase,
 };
-use tandem_types::{CommitId, DatabaseId, Error, Partition, PartitionUnit, Result, Seq, TableName, WriterId};
+use tandem_types::{CommitId, DatabaseId, Error, Partition, PartitionUnit, Result, TableName, WriterId};
 
 use crate::server::io_error;
 
@@ -225,6 +225,8 @@ fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use tandem_types::Seq;
+
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use futures::{StreamExt, stream};
-use tandem_env::Env;
+use tandem_env::{Clock, Env, SystemClock, within};
 use tandem_manifest::SchemaPolicy;
 use tandem_sql::{AppendRequest, ClientToken, Database, Promotion, ReadOptions, Receipt, WriteOptions};
 use tandem_types::{Epoch, TableName};
@@ -130,7 +130,7 @@ async fn a_write_that_waits_while_another_is_promoted_is_fenced_and_commits_once
     let b = node(&dir, "b").await;
     let waiting = append(&a, 2, "waits");
     let promoting = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        SystemClock.sleep(Duration::from_millis(100)).await;
         promote_by_force(&b).await
     };
     let (waited, promoted) = tokio::join!(waiting, promoting);
@@ -152,7 +152,7 @@ async fn a_change_of_mode_does_not_refuse_what_waits_behind_it_on_the_new_primar
     let window = WriterConfig { window: Duration::from_millis(300), ..config("a").writer };
     let a = open(&dir, NodeConfig { writer: window, ..config("a") }).await.unwrap();
     let behind = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        SystemClock.sleep(Duration::from_millis(100)).await;
         append(&a, 1, "behind").await
     };
     let (changed, behind) = tokio::join!(sql(&a, SINGLE), behind);
@@ -264,7 +264,7 @@ async fn the_most_wanted_standby_takes_over_from_a_primary_that_is_gone() {
     let never = open(&dir, quick("n", None)).await.unwrap();
     let less = open(&dir, quick("b", Some(10))).await.unwrap();
     let more = open(&dir, quick("c", Some(90))).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    SystemClock.sleep(Duration::from_secs(2)).await;
     for node in [&never, &less, &more] {
         catch_up(node).await;
         assert_eq!((role(node), node.state().epoch()), (STANDBY, Epoch(1)), "a living primary stays");
@@ -273,12 +273,12 @@ async fn the_most_wanted_standby_takes_over_from_a_primary_that_is_gone() {
     drop(a);
     let mut states = more.shared.writer.watch();
     let promoted = states.wait_for(|state| state.epoch() > Epoch(1));
-    let state = tokio::time::timeout(Duration::from_secs(30), promoted).await.unwrap().unwrap().clone();
+    let state = within(&SystemClock, Duration::from_secs(30), promoted).await.unwrap().unwrap().clone();
     assert_eq!(state.primary().map(|p| p.node_id.as_str()), Some("c"));
     // The state is there a moment before what follows from it.
     more.shared.writer.watch_role().wait_for(|role| !role.is_replica()).await.unwrap();
     append(&more, 2, "two").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    SystemClock.sleep(Duration::from_millis(1500)).await;
     for node in [&never, &less] {
         catch_up(node).await;
         assert_eq!((role(node), node.state().epoch(), rows(node)), (STANDBY, Epoch(2), 2));
