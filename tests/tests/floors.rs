@@ -42,7 +42,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("object_store", &["tandem-env", "tandem-datafile", "tandem-sql", "tandem-compact", "tandem-node"]),
     ("tonic", &["tandem-client", "tandem-flight", "tandem"]),
     ("axum", &["tandem-http"]),
-    ("prost", &["tandem-format", "tandem-client", "tandem-flight"]),
+    ("prost", &["tandem-format", "tandem-writer", "tandem-client", "tandem-flight"]),
     ("rand", &["tandem-env"]),
 ];
 

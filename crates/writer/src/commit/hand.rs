@@ -192,7 +192,10 @@ impl CommitTask {
             let told = match (answer, known) {
                 // Of what is committed the state here is the judge.
                 (answer, Ok(Some((seq, rows)))) => {
-                    let duplicate = matches!(&answer, HandedAnswer::Committed(c) if c.duplicate);
+                    // Nobody else sends what has a token of this node's: it is this very write that was committed, perhaps
+                    // by an earlier hand-over without an answer.
+                    let ours = matches!(token, Some(TransactionToken::Counted(t)) if t.producer == self.shared.producer);
+                    let duplicate = !ours && matches!(&answer, HandedAnswer::Committed(c) if c.duplicate);
                     Ok(Answer::Committed(Committed { seq, rows, duplicate }))
                 }
                 // Once a token has decided, it has decided for everybody.
