@@ -192,6 +192,20 @@ def test_a_killed_primary_is_replaced_within_seconds(trio):
     load.verify(a)
 
 
+def test_a_primary_that_is_stopped_hands_its_role_on(trio):
+    a, b, c = trio
+    with Load(trio) as load:
+        assert a.stop() == 0
+        load.wait_for(20)
+    gap = load.longest_gap()
+    print(f"SIGTERM of the primary: the writers' longest gap was {gap:.2f} s")
+    load.verify(b, c)
+    assert sorted(roles([b, c])) == ["primary", "standby"]
+    # Not by falling silent.
+    metrics = "".join(each.get("/metrics")[1] for each in (b, c))
+    assert "tandem_epoch 2" in metrics and 'tandem_promotions_total{how="failover"}' not in metrics
+
+
 def test_a_frozen_primary_wakes_up_fenced_and_follows(trio):
     a, b, c = trio
     with Load(trio) as load:

@@ -155,6 +155,16 @@ impl Shared {
         Signs { epoch: state.epoch(), seq: state.seq(), beat: beat.map(|seen| seen.changed) }
     }
 
+    /// Who would take over first if this node, the primary, fell silent.
+    pub(crate) fn best_standby(&self) -> Option<Primary> {
+        let alive = self.peers.alive(self.env.clock.monotonic());
+        let reached = alive.iter().filter(|seen| seen.heartbeat.address.is_some());
+        let candidates =
+            reached.filter_map(|seen| Candidate::of(&seen.heartbeat).map(|c| (c, &seen.heartbeat)));
+        let (_, best) = candidates.min_by(|(a, _), (b, _)| a.order().cmp(&b.order()))?;
+        Some(Primary { node_id: best.node_id.clone(), address: best.address.clone()? })
+    }
+
     /// How much longer than the best candidate this one waits.
     fn wait_of_rank(&self, me: &Primary, patience: Patience) -> Duration {
         let now = self.env.clock.monotonic();

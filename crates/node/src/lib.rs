@@ -232,6 +232,11 @@ impl Node {
         Arc::new(move |bundle| handover::serve(shared.clone(), bundle))
     }
 
+    /// Before the node ends: a primary hands its role on, if somebody can take it. Takes some seconds at most.
+    pub async fn hand_on(&self) {
+        self.shared.hand_on().await;
+    }
+
     /// Takes leave of the other nodes. Streams of followers end: they would keep a listener open that waits for its
     /// requests.
     pub fn dismiss_followers(&self) {

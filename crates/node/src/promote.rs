@@ -26,6 +26,9 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(15);
 /// How long a promotion that was passed on may take in all.
 const PASSED_ON_WITHIN: Duration = Duration::from_secs(40);
 
+/// How long a node that ends may take for it: less than a supervisor's patience.
+const HAND_ON_WITHIN: Duration = Duration::from_secs(5);
+
 /// How often the next primary is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
@@ -60,6 +63,24 @@ impl Shared {
             return self.hand_over_to(&state, next).await;
         }
         self.pass_on(&state, next).await
+    }
+
+    /// Gives the role to the best of the standbys, if this node has it and there is one: writers then wait for a promotion
+    /// and not for a silence. Whatever goes wrong, the standbys take over by themselves.
+    pub(crate) async fn hand_on(&self) {
+        let state = self.writer.state();
+        if !self.is_primary(&state) {
+            return;
+        }
+        let Some(next) = self.best_standby() else {
+            tracing::info!("there is no standby to take over from this primary");
+            return;
+        };
+        match within(&*self.env.clock, HAND_ON_WITHIN, self.hand_over_to(&state, next)).await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => tracing::warn!(%error, "the role of the primary was not handed on"),
+            None => tracing::warn!("the role of the primary was not handed on within {HAND_ON_WITHIN:?}"),
+        }
     }
 
     /// Ends this node's own epoch, once the next primary is fit to begin its own.

@@ -43,9 +43,13 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     wait_for_signal().await?;
 
     println!("stopping: finishing what is running (again to stop at once)");
-    node.dismiss_followers();
+    let stop = async {
+        node.hand_on().await;
+        node.dismiss_followers();
+        serving.stop().await
+    };
     tokio::select! {
-        stopped = serving.stop() => stopped?,
+        stopped = stop => stopped?,
         second = wait_for_signal() => second?,
     }
     node.shutdown().await;
