@@ -296,7 +296,6 @@ impl CommitTask {
                     self.publish(manifest);
                     self.answer_refreshes(Ok(seq));
                     let now = clock.monotonic();
-                    self.others.saw_the_end(now);
                     let took = now - started;
                     if lost == 0 {
                         self.contention.raced(false, now);

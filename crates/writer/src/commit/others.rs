@@ -64,13 +64,6 @@ impl Others {
     }
 }
 
-impl Others {
-    /// Whoever creates the log's end has seen it: a look could not show more.
-    pub fn saw_the_end(&mut self, now: Duration) {
-        self.looked = now;
-    }
-}
-
 impl CommitTask {
     /// Follows the others until there is a request; `false`: there will be none any more.
     pub(super) async fn wait_for_request(&mut self) -> Result<bool> {

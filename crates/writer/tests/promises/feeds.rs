@@ -53,21 +53,6 @@ fn is_commit(path: &str) -> bool {
 }
 
 #[test]
-fn who_creates_the_end_of_the_log_need_not_look_for_it() {
-    let store = store();
-    run(&store, async {
-        let window = Duration::from_millis(100);
-        let poll_min = Duration::from_millis(50);
-        let node = Node::open_with(&store, 1, WriterConfig { window, poll_min, ..config() }).await;
-        write(&node, 0..1).await;
-        let before = log_reads(&store);
-        write(&node, 1..21).await;
-        let looks = log_reads(&store) - before;
-        assert!(looks <= 2, "{looks} looks between 20 commits that followed each other");
-    });
-}
-
-#[test]
 fn pushed_commits_are_applied_without_a_look_into_the_store() {
     let store = store();
     run(&store, async {
