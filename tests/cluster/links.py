@@ -9,7 +9,8 @@ import collections
 import contextlib
 import socket
 import struct
-import threading
+
+from cluster.served import Served
 
 UP, DOWN = "up", "down"
 CHUNK = 64 * 1024
@@ -17,15 +18,15 @@ CHUNK = 64 * 1024
 HELD_MAX = 64
 
 
-class Link:
+class Link(Served):
     """Listens on `port`, passes on to `target`, a port on loopback that may be set later.
 
     `up` is the direction from those who connect to the target, `down` that of the answers.
     """
 
     def __init__(self, target=None):
+        super().__init__("link")
         self.target = target
-        self.port = None
         # Connections that were accepted, and bytes that were passed on.
         self.accepted = 0
         self.passed = collections.Counter()
@@ -33,8 +34,6 @@ class Link:
         self._hung = set()
         self._delay = 0.0
         self._writers = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="link")
 
     @property
     def url(self):
@@ -66,41 +65,11 @@ class Link:
         async with self._changed:
             self._changed.notify_all()
 
-    def _do(self, what):
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(10)
-
-    # life
-
-    def start(self):
-        self._thread.start()
-        self._do(self._listen())
-        return self
-
-    def close(self):
-        async def end():
-            self._server.close()
-            # Accepted connections become tasks a moment later.
-            while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                await asyncio.sleep(0.01)
-            self._loop.stop()
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop)
-        self._thread.join(10)
-        self._loop.close()
-
-    def __enter__(self):
-        return self.start()
-
-    def __exit__(self, *_):
-        self.close()
+    # listening
 
     async def _listen(self):
         self._changed = asyncio.Condition()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0)
 
     # passing on
 

@@ -11,6 +11,8 @@ import socket
 import struct
 import threading
 
+from cluster.served import Served
+
 HEAD_MAX = 1 << 20
 
 
@@ -43,14 +45,14 @@ class _Gone(Exception):
     """The other side closed the connection."""
 
 
-class Proxy:
+class Proxy(Served):
     """Listens on `port`, passes on to `upstream` on loopback."""
 
     def __init__(self, upstream, seed=0, patience=3.0):
+        super().__init__("proxy")
         self.upstream = upstream
         # How long the clients wait for an answer: requests that get none are held a little longer.
         self.patience = patience
-        self.port = None
         self.spoiled = collections.Counter()
         self.passed = 0
         self._chance = random.Random(seed)
@@ -58,35 +60,6 @@ class Proxy:
         self._armed = collections.deque()
         self._deck = []
         self._lock = threading.Lock()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="proxy")
-
-    def start(self):
-        self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    def close(self):
-        async def end():
-            self._server.close()
-            # Accepted connections become tasks a moment later.
-            while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                await asyncio.sleep(0.01)
-            self._loop.stop()
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop)
-        self._thread.join(10)
-        self._loop.close()
-
-    def __enter__(self):
-        return self.start()
-
-    def __exit__(self, *_):
-        self.close()
 
     def spoil(self, share):
         """From now on `share(path)` of the PUTs are spoiled, each way about as often as any other."""

@@ -31,16 +31,3 @@ fn one_writer_loses_nothing() {
     let (racing, sequenced) = (outcome(1, 20, false, 2), outcome(1, 20, true, 2));
     assert_eq!(racing.transactions, sequenced.transactions);
 }
-
-/// The whole table: `cargo test -p tandem-writer --test contention -- --ignored --nocapture`.
-#[test]
-#[ignore = "takes minutes"]
-fn table() {
-    for ms in [1, 20, 100] {
-        for writers in [1, 2, 4, 8, 16] {
-            for sequencer in [false, true] {
-                outcome(writers, ms, sequencer, 3);
-            }
-        }
-    }
-}
