@@ -12,7 +12,8 @@ use tandem_types::{
 
 use crate::commit::HeaderHash;
 use crate::layout::{FileName, ObjectName};
-use crate::record::{DataFile, Lease, Primary, ProducerId, Section, SectionKey, TableDef};
+use crate::mutation::PendingMutation;
+use crate::record::{DataFile, Lease, Pin, Primary, ProducerId, Section, SectionKey, TableDef};
 use crate::{frame, pb};
 
 const ROOT_MAGIC: &[u8; 8] = b"TNDMROOT";
@@ -39,6 +40,12 @@ pub struct CheckpointRoot {
     /// Rows of all commits so far, and their bytes: for people, not part of the digest.
     pub logged_rows: u64,
     pub logged_bytes: u64,
+    /// Objects whose base is below it may be deleted unless they are named.
+    pub horizon: Seq,
+    /// Snapshots from here on are kept.
+    pub history_start: Seq,
+    /// By id.
+    pub pins: Vec<Pin>,
     pub schemas: Vec<String>,
     pub settings: Vec<(String, String)>,
     pub tables: Vec<TableState>,
@@ -109,6 +116,11 @@ pub enum PartEntry {
         transaction: u32,
         token: CommittedForeign,
     },
+    /// An UPDATE or DELETE that some rows of its table have not been through.
+    Mutation {
+        table: TableId,
+        pending: Box<PendingMutation>,
+    },
 }
 
 /// A client's token that was committed. Texts and digests are kept as hashes: there may be millions.
@@ -154,6 +166,9 @@ pub fn encode_root(root: &CheckpointRoot) -> Result<(Bytes, [u8; 32])> {
         lease: root.lease.as_ref().map(Into::into),
         logged_rows: root.logged_rows,
         logged_bytes: root.logged_bytes,
+        horizon: root.horizon.0,
+        history_start: root.history_start.0,
+        pins: root.pins.iter().map(Into::into).collect(),
         schemas: root.schemas.clone(),
         settings: root.settings.iter().map(setting).collect(),
         tables: root.tables.iter().map(Into::into).collect(),
@@ -195,6 +210,9 @@ pub fn decode_root(object: &Bytes) -> Result<(CheckpointRoot, [u8; 32])> {
         lease: stored.lease.map(Into::into),
         logged_rows: stored.logged_rows,
         logged_bytes: stored.logged_bytes,
+        horizon: Seq(stored.horizon),
+        history_start: Seq(stored.history_start),
+        pins: stored.pins.into_iter().map(Into::into).collect(),
         schemas: stored.schemas,
         settings: stored.settings.into_iter().map(|s| (s.key, s.value.unwrap_or_default())).collect(),
         tables: stored.tables.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,

@@ -56,6 +56,7 @@ fn def() -> TableDef {
         timestamp: Some(ColumnId(1)),
         partition_by: PartitionUnit::Day,
         order_by: vec![ColumnId(2), ColumnId(1)],
+        primary_key: Vec::new(),
         options: vec![("compression".into(), "lz4".into()), ("target_file_size".into(), "1000".into())],
     }
 }
@@ -72,6 +73,7 @@ fn section(segment: Option<ObjectName>) -> Section {
         time: Some((-5, 1_357_000_000_000_000_000)),
         partitions: vec![(Partition(-1), 1), (Partition(15_706), 299)],
         null_counts: vec![0, 17],
+        on_duplicate: OnDuplicate::Keep,
     }
 }
 
@@ -172,7 +174,103 @@ fn ops() -> Vec<(&'static str, Op, &'static str)> {
             Op::Lease { holder: "a".into(), address: "http://a:1".into(), term: 3 },
             "9201110a0161120a687474703a2f2f613a311803",
         ),
+        ("delete", Op::Mutate(delete()), "087faee099cec5398d2dd59f7bb9da2c07cf805faf5dfd940b9e7044a67caa61"),
+        ("update", Op::Mutate(update()), "d92e2ad409b12752e5c9d02e996835b2725650641618fb461ee7ed100af52843"),
+        ("lookup", Op::Mutate(lookup()), "1209e6fde3c718e0d3bbc02d0c2019a4aee5fd91a53dbea504d3bf8b14cf4388"),
+        (
+            "drop partitions",
+            Op::DropPartitions { table, partitions: vec![Partition(-1), Partition(15_706)] },
+            "a201080807120401b4f501",
+        ),
+        (
+            "restore table",
+            Op::RestoreTable(Box::new(image())),
+            "148aff0a9d18f309056fd54af71e2145fce128c1573f3fe6d6c4980ad94edffd",
+        ),
+        ("horizon", Op::Horizon { horizon: Seq(90), history_start: Seq(80) }, "b20104085a1050"),
+        (
+            "pin",
+            Op::Pin(pin()),
+            "ba01230a06666f726b2d3110461a0d73333a2f2f6f746865722f646222066120666f726b280a",
+        ),
+        ("unpin", Op::Unpin { id: "fork-1".into() }, "c20106666f726b2d31"),
     ]
+}
+
+fn pin() -> Pin {
+    Pin {
+        id: "fork-1".into(),
+        seq: Seq(70),
+        store: Some("s3://other/db".into()),
+        reason: "a fork".into(),
+        expires: Some(5),
+    }
+}
+
+fn value(id: u32) -> Box<Expr> {
+    Box::new(Expr::Column { column: ColumnId(id), data_type: DataType::Float64 })
+}
+
+fn constant(byte: u8) -> Literal {
+    Literal { ipc: vec![byte; 3] }
+}
+
+fn delete() -> Mutation {
+    let compare = |op, right: Box<Expr>| Expr::Binary { op, left: value(5), right };
+    let late = compare(BinaryOp::GtEq, Box::new(Expr::Now));
+    let listed = Expr::InList { of: value(2), list: constant(1), negated: true };
+    let or = Expr::Binary { op: BinaryOp::Or, left: Box::new(late), right: Box::new(listed) };
+    Mutation {
+        table: TableId(7),
+        kind: MutationKind::Delete { predicate: or },
+        time: Some((-5, 5)),
+        statement: "DELETE FROM rides".into(),
+    }
+}
+
+fn update() -> Mutation {
+    let like = Expr::Like {
+        of: value(2),
+        pattern: Box::new(Expr::Literal(constant(2))),
+        negated: true,
+        ignore_case: true,
+    };
+    let cast = Expr::Cast { of: Box::new(Expr::Negate(value(5))), to: DataType::Int64 };
+    let case = Expr::Case {
+        branches: vec![(like.clone(), cast.clone()), (Expr::IsNull(value(3)), Expr::Now)],
+        otherwise: Some(Box::new(Expr::Literal(constant(3)))),
+    };
+    let bare = Expr::Case { branches: vec![(like.clone(), cast)], otherwise: None };
+    Mutation {
+        table: TableId(7),
+        kind: MutationKind::Update {
+            predicate: Expr::Not(Box::new(like)),
+            assignments: vec![(ColumnId(5), case), (ColumnId(3), bare)],
+        },
+        time: None,
+        statement: String::new(),
+    }
+}
+
+fn lookup() -> Mutation {
+    let kind = MutationKind::Lookup { keys: 1, delete: false, section: section(Some(object(3))) };
+    Mutation { table: TableId(7), kind, time: None, statement: String::new() }
+}
+
+fn pending() -> PendingMutation {
+    let key = MutationKey { seq: Seq(300), transaction: 1, section: 2, ordinal: 3 };
+    PendingMutation { key, commit_time: 1_700_000_000_000_000, mutation: delete() }
+}
+
+fn image() -> TableImage {
+    let key = SectionKey { seq: Seq(300), transaction: 1, section: 2 };
+    TableImage {
+        as_of: Seq(301),
+        state: root().tables.remove(0),
+        files: vec![(Seq(299), data_file(4))],
+        tail: vec![(key, section(None), vec![Partition(-1)])],
+        mutations: vec![pending()],
+    }
 }
 
 fn header() -> CommitHeader {
@@ -237,6 +335,9 @@ fn root() -> CheckpointRoot {
         lease: Some(Lease { holder: "a".into(), address: "http://a:1".into(), term: 3 }),
         logged_rows: 0,
         logged_bytes: 0,
+        horizon: Seq(0),
+        history_start: Seq(0),
+        pins: Vec::new(),
         schemas: vec!["lab".into(), "public".into()],
         settings: vec![("checkpoint_commits".into(), "5".into())],
         tables: vec![TableState {
@@ -286,6 +387,7 @@ fn entries() -> Vec<PartEntry> {
             transaction: 2,
             token: CommittedForeign { key: u128::MAX - 1, digest: 7, rows: 600, age: 600_000_000 },
         },
+        PartEntry::Mutation { table, pending: Box::new(pending()) },
     ]
 }
 
@@ -305,15 +407,15 @@ fn every_kind_of_operation_is_frozen() {
 #[test]
 fn a_commits_header_is_frozen() {
     let encoded = encode_header(&header()).unwrap();
-    assert_eq!(hex(&encoded.bytes[..12]), "544e444d434d540a02000000", "magic and version. {ADVICE}");
+    assert_eq!(hex(&encoded.bytes[..12]), "544e444d434d540a03000000", "magic and version. {ADVICE}");
     assert_eq!(
         sha(&encoded.bytes),
-        "82350554ccaf17a37fb9d684b0236a59261f0df42284a9a5b8a063056c90139f",
+        "98ee3461449be7dd46b9b101977413bef6ba0bc20465521a707c3a2401cd6789",
         "{ADVICE}"
     );
     assert_eq!(
         hex(&encoded.hash),
-        "b1d8247baf740e0b7c4e75e7e81d28cb51e229b1894be14128e26916b988cb62",
+        "0f5044ae1850a1464d3ba0cfe264f2811aa2d2699651bbe57090ea9ee6025aac",
         "{ADVICE}"
     );
     assert_eq!(encoded.bytes.len() % 64, 0, "the payload begins aligned");
@@ -322,18 +424,18 @@ fn a_commits_header_is_frozen() {
 #[test]
 fn a_checkpoints_root_is_frozen() {
     let (bytes, hash) = encode_root(&root()).unwrap();
-    assert_eq!(hex(&bytes[..12]), "544e444d524f4f5402000000", "magic and version. {ADVICE}");
-    assert_eq!(hex(&hash), "57ed8481c58f57c4eb5d1b32c90687bfeee012f3a9e48d22474f2c58e6e459d8", "{ADVICE}");
+    assert_eq!(hex(&bytes[..12]), "544e444d524f4f5403000000", "magic and version. {ADVICE}");
+    assert_eq!(hex(&hash), "71e31f0e9d36cca68fb91893b2c50c0c18a132ce7cd43486ff5ce8f9093570e2", "{ADVICE}");
     assert_eq!(hex(&hash), sha(&bytes), "the root's hash is that of the whole object");
 }
 
 #[test]
 fn every_kind_of_entry_is_frozen() {
     let (bytes, part) = encode_part(Seq(1000), &entries()).unwrap();
-    assert_eq!(hex(&bytes[..12]), "544e444d5041525402000000", "magic and version. {ADVICE}");
+    assert_eq!(hex(&bytes[..12]), "544e444d5041525403000000", "magic and version. {ADVICE}");
     assert_eq!(
         hex(&part.hash),
-        "c1e23234023ee0d0d1347c5d42fe598df57fb1c78badcaafdddc4fe2772e083e",
+        "efbe99093854cb431bae500fc9609de3b6bc26391a073d9f821c7e78f00eae61",
         "{ADVICE}"
     );
     assert_eq!(hex(&part.hash), sha(&bytes), "a part's hash is that of the whole object");
@@ -356,6 +458,37 @@ fn samples_come_back_as_they_were() {
 }
 
 #[test]
+fn history_has_fields_of_its_own_in_the_root() {
+    let root = CheckpointRoot { horizon: Seq(5), history_start: Seq(4), pins: vec![pin()], ..root() };
+    let (bytes, hash) = encode_root(&root).unwrap();
+    let fields = [0x98, 0x01, 5, 0xa0, 0x01, 4, 0xaa, 0x01];
+    assert!(bytes.windows(fields.len()).any(|bytes| bytes == fields), "{ADVICE}");
+    assert_eq!(decode_root(&bytes).unwrap(), (root, hash));
+}
+
+#[test]
+fn keys_have_fields_of_their_own() {
+    let keyed = TableDef { primary_key: vec![ColumnId(1), ColumnId(2)], ..def() };
+    let plain = crate::pb::TableDef::from(&def()).encode_to_vec();
+    let stored = crate::pb::TableDef::from(&keyed).encode_to_vec();
+    assert_eq!(stored, [&plain[..], &[0x3a, 2, 1, 2]].concat(), "{ADVICE}");
+
+    let plain = crate::pb::Section::from(&section(None)).encode_to_vec();
+    let rules = [
+        (OnDuplicate::Replace, &[0x60, 1][..]),
+        (OnDuplicate::Ignore, &[0x60, 2]),
+        (OnDuplicate::Merge, &[0x60, 3]),
+        (OnDuplicate::Update(vec![ColumnId(5)]), &[0x60, 4, 0x6a, 1, 5]),
+    ];
+    for (on_duplicate, bytes) in rules {
+        let section = Section { on_duplicate, ..section(None) };
+        let stored = crate::pb::Section::from(&section);
+        assert_eq!(stored.encode_to_vec(), [&plain[..], bytes].concat(), "{ADVICE}");
+        assert_eq!(Section::try_from(stored).unwrap(), section);
+    }
+}
+
+#[test]
 fn what_was_logged_has_fields_of_its_own_in_the_root() {
     let root = CheckpointRoot { logged_rows: 5, logged_bytes: 700, ..root() };
     let (bytes, hash) = encode_root(&root).unwrap();
@@ -364,34 +497,57 @@ fn what_was_logged_has_fields_of_its_own_in_the_root() {
     assert_eq!(decode_root(&bytes).unwrap(), (root, hash));
 }
 
-/// As version 1 framed it.
-fn framed_1(object: &[u8]) -> bytes::Bytes {
-    let mut object = object.to_vec();
-    object[8..12].copy_from_slice(&1u32.to_le_bytes());
-    object.into()
+/// So many of the operations, and of the entries, were known to versions 1 and 2.
+const FIRST_OPS: [usize; 2] = [16, 19];
+const FIRST_ENTRIES: [usize; 2] = [5, 6];
+
+/// As an older version framed it.
+fn framed(version: u32, object: &[u8]) -> bytes::Bytes {
+    let magic: &[u8; 8] = object[..8].try_into().unwrap();
+    let length = u32::from_le_bytes(object[12..16].try_into().unwrap()) as usize;
+    crate::frame::wrap_as(version, magic, &object[20..20 + length]).unwrap().into()
+}
+
+fn check_commit(version: u32, header: CommitHeader, expected: &str) {
+    let encoded = encode_header(&header).unwrap();
+    let object = framed(version, &encoded.bytes);
+    assert_eq!(sha(&object), expected, "{ADVICE}");
+    let decoded = decode_commit(&object).unwrap();
+    assert_eq!((decoded.header, decoded.hash), (header, encoded.hash));
+}
+
+fn check_root(version: u32, root: CheckpointRoot, expected: &str) {
+    let object = framed(version, &encode_root(&root).unwrap().0);
+    assert_eq!(sha(&object), expected, "{ADVICE}");
+    assert_eq!(decode_root(&object).unwrap().0, root);
+}
+
+fn check_entries(version: u32, entries: Vec<PartEntry>, expected: &str) {
+    let (bytes, part) = encode_part(Seq(1000), &entries).unwrap();
+    let object = framed(version, &bytes);
+    assert_eq!(sha(&object), expected, "{ADVICE}");
+    let part = PartRef { hash: Sha256::digest(&object).into(), ..part };
+    assert_eq!(decode_part(&part, &object).unwrap(), entries);
 }
 
 #[test]
 fn what_version_1_wrote_is_still_read_and_has_the_bytes_of_then() {
     let mut header = header();
     header.transactions.truncate(2);
-    header.transactions[0].ops.retain(|op| !matches!(op, Op::Promote { .. } | Op::Lease { .. }));
-    let encoded = encode_header(&header).unwrap();
-    let object = framed_1(&encoded.bytes);
-    assert_eq!(sha(&object), "b0c133dde06cfce285494fcddd6b95bde543d07fce2b976c4557974724e780ad", "{ADVICE}");
-    let decoded = decode_commit(&object).unwrap();
-    assert_eq!((decoded.header, decoded.hash), (header, encoded.hash));
-
+    header.transactions[0].ops.truncate(FIRST_OPS[0]);
+    check_commit(1, header, "b0c133dde06cfce285494fcddd6b95bde543d07fce2b976c4557974724e780ad");
     let root = CheckpointRoot { primary: None, lease: None, ..root() };
-    let object = framed_1(&encode_root(&root).unwrap().0);
-    assert_eq!(sha(&object), "356660d3f32af6c515510258f406ccd61770a2c99a43d9638f135c1838288def", "{ADVICE}");
-    assert_eq!(decode_root(&object).unwrap().0, root);
+    check_root(1, root, "356660d3f32af6c515510258f406ccd61770a2c99a43d9638f135c1838288def");
+    let entries = entries().drain(..FIRST_ENTRIES[0]).collect();
+    check_entries(1, entries, "b578ec2b6f2b3910f40c994376b7e76696e70f17ed00f15875d965e9d00a0849");
+}
 
-    let mut entries = entries();
-    entries.retain(|e| !matches!(e, PartEntry::Foreign { .. }));
-    let (bytes, part) = encode_part(Seq(1000), &entries).unwrap();
-    let object = framed_1(&bytes);
-    assert_eq!(sha(&object), "b578ec2b6f2b3910f40c994376b7e76696e70f17ed00f15875d965e9d00a0849", "{ADVICE}");
-    let part = PartRef { hash: Sha256::digest(&object).into(), ..part };
-    assert_eq!(decode_part(&part, &object).unwrap(), entries);
+#[test]
+fn what_version_2_wrote_is_still_read_and_has_the_bytes_of_then() {
+    let mut header = header();
+    header.transactions[0].ops.truncate(FIRST_OPS[1]);
+    check_commit(2, header, "82350554ccaf17a37fb9d684b0236a59261f0df42284a9a5b8a063056c90139f");
+    check_root(2, root(), "57ed8481c58f57c4eb5d1b32c90687bfeee012f3a9e48d22474f2c58e6e459d8");
+    let entries = entries().drain(..FIRST_ENTRIES[1]).collect();
+    check_entries(2, entries, "c1e23234023ee0d0d1347c5d42fe598df57fb1c78badcaafdddc4fe2772e083e");
 }

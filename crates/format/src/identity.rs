@@ -56,7 +56,7 @@ mod tests {
         let bytes = encode_identity(&identity);
         assert_eq!(
             String::from_utf8_lossy(&bytes),
-            "{\"format\":\"tandemdb\",\"version\":2,\"database\":\"00000000000000000000000000000abc\"}\n"
+            "{\"format\":\"tandemdb\",\"version\":3,\"database\":\"00000000000000000000000000000abc\"}\n"
         );
         let first =
             "{\"format\":\"tandemdb\",\"version\":1,\"database\":\"00000000000000000000000000000abc\"}\n";
@@ -68,7 +68,7 @@ mod tests {
     fn foreign_newer_and_damaged_identities_are_told_apart() {
         let kind = |text: &str| decode_identity(text.as_bytes()).unwrap_err().kind();
         assert_eq!(kind("{\"format\":\"other\"}"), ErrorKind::Damaged);
-        assert_eq!(kind("{\"format\":\"tandemdb\",\"version\":3}"), ErrorKind::NewerFormat);
+        assert_eq!(kind("{\"format\":\"tandemdb\",\"version\":4}"), ErrorKind::NewerFormat);
         assert_eq!(kind("{\"format\":\"tandemdb\",\"version\":1,\"database\":\"x\"}"), ErrorKind::Damaged);
         assert_eq!(kind(""), ErrorKind::Damaged);
     }

@@ -9,9 +9,11 @@
 
 mod checkpoint;
 mod commit;
+mod floor;
 mod frame;
 mod identity;
 mod layout;
+mod mutation;
 mod pb;
 mod record;
 mod schema_bytes;
@@ -26,14 +28,21 @@ pub use checkpoint::{
 pub use commit::{
     DecodedCommit, EncodedHeader, HeaderHash, decode_commit, decode_commit_header, encode_header,
 };
+pub use floor::{Floor, decode_floor, encode_floor};
 pub use identity::{Identity, decode_identity, encode_identity};
 pub use layout::{
-    FileName, NODES_DIR, ObjectName, ROOT_DIR, commit_path, data_path, floor_path, heartbeat_path,
-    identity_path, parse_root_name, part_path, root_path, segment_path,
+    DATA_DIR, FileName, LOG_DIR, NODES_DIR, ObjectName, PART_DIR, ROOT_DIR, SEGMENT_DIR, commit_path,
+    data_path, floor_path, heartbeat_path, identity_path, parse_commit_name, parse_data_path,
+    parse_part_name, parse_root_name, parse_segment_name, part_path, root_path, segment_path,
+};
+pub use mutation::{
+    BinaryOp, Expr, Literal, MAX_EXPR_DEPTH, MAX_STATEMENT_BYTES, Mutation, MutationKey, MutationKind,
+    PendingMutation,
 };
 pub use record::{
-    CommitHeader, DataFile, ForeignToken, Lease, MAX_TOKEN_BYTES, NewTable, Op, Primary, ProducerId, Replace,
-    Section, SectionKey, SectionPart, TableDef, Token, Transaction, TransactionToken, encode_file_entry,
+    CommitHeader, DataFile, ForeignToken, Lease, MAX_TOKEN_BYTES, NewTable, OnDuplicate, Op, Pin, Primary,
+    ProducerId, Replace, Section, SectionKey, SectionPart, TableDef, TableImage, Token, Transaction,
+    TransactionToken, decode_mutation, encode_file_entry, encode_mutation, encode_mutation_entry, encode_pin,
     encode_section_entry, encode_table_entry,
 };
 
@@ -41,5 +50,6 @@ pub use schema_bytes::{decode_fields, encode_fields};
 
 /// The version of everything this crate writes; readers accept it and what is older.
 ///
-/// 2 brought tokens of clients, promotions and leases. What version 1 wrote means the same as ever.
-pub const FORMAT_VERSION: u32 = 2;
+/// 2 brought tokens of clients, promotions and leases; 3 brought keys, mutations, restored tables, dropped partitions and the
+/// end of history. What older versions wrote means the same as ever.
+pub const FORMAT_VERSION: u32 = 3;

@@ -1,11 +1,13 @@
 //! The stored messages. Field numbers are for ever: add new ones, never reuse or change one.
 
 mod convert;
+mod mutation;
 mod state;
 
 use prost::{Message, Oneof};
 
 pub(crate) use convert::{fixed, id128};
+pub(crate) use mutation::Mutation;
 pub(crate) use state::{CheckpointPart, CheckpointRoot, PartEntry, PartRef, TableState, TailSection};
 
 #[derive(Clone, PartialEq, Message)]
@@ -67,7 +69,10 @@ pub struct Token {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Op {
-    #[prost(oneof = "op::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18")]
+    #[prost(
+        oneof = "op::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
+    )]
     pub kind: Option<op::Kind>,
 }
 
@@ -112,7 +117,63 @@ pub mod op {
         Promote(Promote),
         #[prost(message, tag = "18")]
         Lease(Lease),
+        #[prost(message, tag = "19")]
+        Mutate(mutation::Mutation),
+        #[prost(message, tag = "20")]
+        DropPartitions(DropPartitions),
+        #[prost(message, tag = "21")]
+        RestoreTable(TableImage),
+        #[prost(message, tag = "22")]
+        Horizon(Horizon),
+        #[prost(message, tag = "23")]
+        Pin(Pin),
+        #[prost(string, tag = "24")]
+        Unpin(String),
     }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct DropPartitions {
+    #[prost(uint64, tag = "1")]
+    pub table: u64,
+    #[prost(sint64, repeated, tag = "2")]
+    pub partitions: Vec<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct TableImage {
+    #[prost(uint64, tag = "1")]
+    pub as_of: u64,
+    #[prost(message, required, tag = "2")]
+    pub state: TableState,
+    #[prost(message, repeated, tag = "3")]
+    pub files: Vec<state::FileEntry>,
+    #[prost(message, repeated, tag = "4")]
+    pub tail: Vec<TailSection>,
+    #[prost(message, repeated, tag = "5")]
+    pub mutations: Vec<mutation::PendingMutation>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Horizon {
+    #[prost(uint64, tag = "1")]
+    pub horizon: u64,
+    #[prost(uint64, tag = "2")]
+    pub history_start: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Pin {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    #[prost(string, optional, tag = "3")]
+    pub store: Option<String>,
+    #[prost(string, tag = "4")]
+    pub reason: String,
+    #[prost(sint64, optional, tag = "5")]
+    pub expires: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -142,6 +203,8 @@ pub struct TableDef {
     pub order_by: Vec<u32>,
     #[prost(message, repeated, tag = "6")]
     pub options: Vec<Setting>,
+    #[prost(uint32, repeated, tag = "7")]
+    pub primary_key: Vec<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -229,6 +292,11 @@ pub struct Section {
     pub partition_rows: Vec<u64>,
     #[prost(uint64, repeated, tag = "11")]
     pub null_counts: Vec<u64>,
+    /// 0 keep, 1 replace, 2 ignore, 3 merge, 4 update the columns that follow.
+    #[prost(uint32, tag = "12")]
+    pub on_duplicate: u32,
+    #[prost(uint32, repeated, tag = "13")]
+    pub update_columns: Vec<u32>,
 }
 
 /// First and last designated timestamp, in the column's ticks.

@@ -2,12 +2,14 @@
 
 use arrow_schema::DataType;
 use tandem_types::{
-    Column, ColumnId, CommitId, DatabaseId, Epoch, Partition, PartitionUnit, SchemaId, Seq, TableId,
-    TableName, TableSchema, WriterId,
+    Column, ColumnId, CommitId, DatabaseId, Epoch, Error, Partition, PartitionUnit, Result, SchemaId, Seq,
+    TableId, TableName, TableSchema, WriterId,
 };
 
+use crate::checkpoint::TableState;
 use crate::commit::HeaderHash;
 use crate::layout::{FileName, ObjectName};
+use crate::mutation::{Mutation, PendingMutation};
 
 /// Who mints tokens: random per process or client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,12 +97,14 @@ pub struct CommitHeader {
 }
 
 impl CommitHeader {
-    /// All sections that the commit appends, in order.
+    /// All sections that the commit carries, in order: rows that it appends, and what its mutations look up.
     pub fn sections(&self) -> impl Iterator<Item = &Section> {
-        self.transactions.iter().flat_map(|t| &t.ops).flat_map(|op| match op {
-            Op::Append { sections, .. } => sections.as_slice(),
-            _ => &[],
-        })
+        self.transactions.iter().flat_map(|t| &t.ops).flat_map(Op::sections)
+    }
+
+    /// As [`CommitHeader::sections`], to be changed.
+    pub fn sections_mut(&mut self) -> impl Iterator<Item = &mut Section> {
+        self.transactions.iter_mut().flat_map(|t| &mut t.ops).flat_map(Op::sections_mut)
     }
 }
 
@@ -189,6 +193,81 @@ pub enum Op {
         address: String,
         term: u64,
     },
+    /// UPDATE or DELETE of rows at positions before it.
+    Mutate(Mutation),
+    /// Removes all rows of these partitions at positions before it.
+    DropPartitions {
+        table: TableId,
+        partitions: Vec<Partition>,
+    },
+    /// Makes a table what it was, whatever became of it since.
+    RestoreTable(Box<TableImage>),
+    /// Nothing that is not kept may be named any more below `horizon`; history begins at `history_start`.
+    Horizon {
+        horizon: Seq,
+        history_start: Seq,
+    },
+    /// Keeps history from a seq on; replaces the pin of that id.
+    Pin(Pin),
+    Unpin {
+        id: String,
+    },
+}
+
+impl Op {
+    /// The sections that it carries, in order.
+    pub fn sections(&self) -> &[Section] {
+        match self {
+            Self::Append { sections, .. } => sections,
+            Self::Mutate(mutation) => mutation.section().map_or(&[], std::slice::from_ref),
+            _ => &[],
+        }
+    }
+
+    /// As [`Op::sections`], each with its table.
+    pub fn table_sections(&self) -> impl Iterator<Item = (TableId, &Section)> {
+        let table = match self {
+            Self::Append { table, .. } => *table,
+            Self::Mutate(mutation) => mutation.table,
+            _ => TableId::default(),
+        };
+        self.sections().iter().map(move |section| (table, section))
+    }
+
+    /// As [`Op::sections`], to be changed.
+    pub fn sections_mut(&mut self) -> &mut [Section] {
+        match self {
+            Self::Append { sections, .. } => sections,
+            Self::Mutate(mutation) => mutation.section_mut().map_or(&mut [], std::slice::from_mut),
+            _ => &mut [],
+        }
+    }
+}
+
+/// A table as it was at a seq: what makes it so again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableImage {
+    pub as_of: Seq,
+    pub state: TableState,
+    /// With the seq that added each.
+    pub files: Vec<(Seq, DataFile)>,
+    /// With the partitions that were still in the tail.
+    pub tail: Vec<(SectionKey, Section, Vec<Partition>)>,
+    pub mutations: Vec<PendingMutation>,
+}
+
+/// What holds history back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pin {
+    pub id: String,
+    /// Snapshots from here on are kept.
+    pub seq: Seq,
+    /// Of a fork: where it lies.
+    pub store: Option<String>,
+    /// For people.
+    pub reason: String,
+    /// The log's age at which it ends, in microseconds; `None`: never.
+    pub expires: Option<i64>,
 }
 
 /// A table as it is created.
@@ -207,8 +286,27 @@ pub struct TableDef {
     pub timestamp: Option<ColumnId>,
     pub partition_by: PartitionUnit,
     pub order_by: Vec<ColumnId>,
+    /// Rows of equal key are one row; empty: every row counts. Never null, with the designated timestamp among them if
+    /// the table is partitioned.
+    pub primary_key: Vec<ColumnId>,
     /// Sorted by key.
     pub options: Vec<(String, String)>,
+}
+
+/// What a row does to one of equal key that stands before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OnDuplicate {
+    /// Nothing: its table has no key.
+    #[default]
+    Keep,
+    /// Takes its place.
+    Replace,
+    /// Gives way to it.
+    Ignore,
+    /// Takes its place where it is not null.
+    Merge,
+    /// Takes its place in these columns.
+    Update(Vec<ColumnId>),
 }
 
 /// One Arrow IPC stream of rows appended to one table.
@@ -231,6 +329,7 @@ pub struct Section {
     pub partitions: Vec<(Partition, u64)>,
     /// Per field position.
     pub null_counts: Vec<u64>,
+    pub on_duplicate: OnDuplicate,
 }
 
 /// A section's place in the order of everything.
@@ -288,6 +387,33 @@ pub fn encode_file_entry(file: &DataFile) -> Vec<u8> {
 pub fn encode_section_entry(key: SectionKey, section: &Section, live: &[Partition]) -> Vec<u8> {
     use prost::Message;
     crate::pb::TailSection::from((key, section, live)).encode_to_vec()
+}
+
+/// A mutation as the log keeps it.
+pub fn encode_mutation(mutation: &Mutation) -> Vec<u8> {
+    use prost::Message;
+    crate::pb::Mutation::from(mutation).encode_to_vec()
+}
+
+/// What [`encode_mutation`] was given. The bytes may be anybody's.
+pub fn decode_mutation(bytes: &[u8]) -> Result<Mutation> {
+    use prost::Message;
+    let stored = crate::pb::Mutation::decode(bytes)
+        .map_err(|e| Error::damaged(format!("a mutation does not decode: {e}")))?;
+    stored.try_into()
+}
+
+/// The canonical bytes of a pending mutation, for digests and checkpoints.
+pub fn encode_mutation_entry(table: TableId, pending: &PendingMutation) -> Vec<u8> {
+    use prost::Message;
+    let entry = crate::checkpoint::PartEntry::Mutation { table, pending: Box::new(pending.clone()) };
+    crate::pb::PartEntry::from(&entry).encode_to_vec()
+}
+
+/// The canonical bytes of a pin, for digests and checkpoints.
+pub fn encode_pin(pin: &Pin) -> Vec<u8> {
+    use prost::Message;
+    crate::pb::Pin::from(pin).encode_to_vec()
 }
 
 /// The canonical bytes of a table's state, its data left out.

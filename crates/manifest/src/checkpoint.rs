@@ -8,7 +8,7 @@ use tandem_types::{Error, Result};
 use crate::digest::{Entry, entry_hash};
 use crate::ops;
 use crate::state::{Logged, Manifest, PartitionOrd, RemovedObject};
-use crate::table::{FileState, Table, TailSection, Totals};
+use crate::table::{FileState, Table, TailSection};
 use crate::tokens::{Committed, Producer};
 
 /// A part is closed before it grows past this many bytes.
@@ -38,6 +38,13 @@ impl Manifest {
             for tail in table.tail.values() {
                 let (section, live) = (tail.section.clone(), tail.live.clone());
                 cutter.push(PartEntry::Tail { table: table.id(), key: tail.key, section, live });
+            }
+        }
+        cutter.cut();
+        for table in self.tables.values() {
+            for pending in table.mutations.values() {
+                cutter
+                    .push(PartEntry::Mutation { table: table.id(), pending: Box::new((**pending).clone()) });
             }
         }
         cutter.cut();
@@ -85,6 +92,9 @@ impl Manifest {
             lease: self.lease().cloned(),
             logged_rows: self.logged.rows,
             logged_bytes: self.logged.bytes,
+            horizon: self.horizon,
+            history_start: self.history_start,
+            pins: self.pins().cloned().collect(),
             schemas: self.schemas.keys().cloned().collect(),
             settings: self.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
             tables: self.tables.values().map(|t| (*t.state).clone()).collect(),
@@ -108,6 +118,11 @@ impl Manifest {
         manifest.checkpoint = root.recorded;
         manifest.set_primary(root.primary.clone());
         manifest.set_lease(root.lease.clone());
+        manifest.horizon = root.horizon;
+        manifest.history_start = root.history_start;
+        for pin in &root.pins {
+            manifest.set_pin(pin.clone());
+        }
         manifest.logged = Logged { rows: root.logged_rows, bytes: root.logged_bytes };
         for name in &root.schemas {
             if manifest.schemas.insert(name.clone(), ()).is_none() {
@@ -121,13 +136,7 @@ impl Manifest {
         for state in &root.tables {
             manifest.add_hash(ops::table_hash(state));
             manifest.names.insert(state.name.clone(), state.table);
-            let table = Table {
-                state: Arc::new(state.clone()),
-                files: Default::default(),
-                tail: Default::default(),
-                totals: Totals::default(),
-            };
-            manifest.tables.insert(state.table, table);
+            manifest.tables.insert(state.table, Table::new(state.clone()));
         }
         for part in parts {
             for entry in part? {
@@ -154,13 +163,16 @@ impl Manifest {
             PartEntry::Tail { table: id, key, section, live } => {
                 let tail = TailSection { key, section, live };
                 self.add_hash(ops::tail_hash(id, &tail));
-                if let Some(segment) = tail.section.segment {
-                    let count = self.segments.get(&segment).copied().unwrap_or(0);
-                    self.segments.insert(segment, count.saturating_add(1));
-                }
+                self.count_segment(tail.section.segment);
                 let table = self.tables.get_mut(&id).ok_or_else(orphan)?;
                 table.totals.add_tail(&tail).map_err(damaged)?;
                 table.tail.insert(key, Arc::new(tail));
+            }
+            PartEntry::Mutation { table: id, pending } => {
+                self.add_hash(ops::mutation_hash(id, &pending));
+                self.count_segment(pending.mutation.section().and_then(|s| s.segment));
+                let table = self.tables.get_mut(&id).ok_or_else(orphan)?;
+                table.mutations.insert(pending.key, Arc::from(pending));
             }
             PartEntry::RemovedFile { removed, table, partition_by, file, size } => {
                 let partition_by = PartitionOrd(partition_by);

@@ -27,6 +27,9 @@ pub(crate) enum Entry {
     TokenText = 14,
     TokenContent = 15,
     TokenDigest = 16,
+    Mutation = 17,
+    Pin = 18,
+    History = 19,
 }
 
 pub(crate) fn entry_hash(kind: Entry, parts: &[&[u8]]) -> u128 {

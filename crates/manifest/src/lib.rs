@@ -31,7 +31,8 @@ pub use apply::{Applied, Outcome, Stop};
 pub use checkpoint::{CheckpointParts, PART_BYTES};
 pub use foreign::MAX_FOREIGN;
 pub use intent::{
-    AppendIntent, AppendTarget, Change, ColumnSpec, Intent, SchemaPolicy, SectionDraft, Step, TableSpec,
+    AppendIntent, AppendTarget, Change, ColumnSpec, Intent, MutateDraft, MutateIntent, MutateTarget,
+    OnConflict, SchemaPolicy, SectionDraft, Step, TableSpec,
 };
 pub use rebase::{Rebased, Rejection, rebase};
 pub use settings::{DATABASE_SETTINGS, Mode, SettingDef, TABLE_OPTIONS, check_setting, check_table_option};

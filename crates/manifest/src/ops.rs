@@ -4,22 +4,28 @@
 //! stay as they are. What a *version* of the program supports (options, settings, types) is asked by rebase instead:
 //! a node that met an option of a later version here would make void what its neighbours apply.
 
+mod closed;
+mod history;
+mod mutate;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_schema::DataType;
 use tandem_format::{
-    FileName, Lease, NewTable, ObjectName, Op, Primary, Replace, Section, SectionKey, TableState,
-    encode_file_entry, encode_part_entry, encode_section_entry, encode_table_entry,
+    FileName, Lease, NewTable, ObjectName, OnDuplicate, Op, PendingMutation, Primary, Replace, Section,
+    SectionKey, TableState, encode_file_entry, encode_mutation_entry, encode_part_entry,
+    encode_section_entry, encode_table_entry,
 };
 use tandem_types::{
     Column, ColumnId, DEFAULT_SCHEMA, Epoch, Error, Partition, PartitionUnit, Result, SchemaId, Seq, TableId,
     TableName, check_name, widens_to,
 };
 
+use self::closed::{check_closed, closed_hulls};
 use crate::digest::{Entry, entry_hash};
 use crate::state::{Manifest, PartitionOrd, RemovedObject};
-use crate::table::{FileState, Table, TailSection, Totals};
+use crate::table::{FileState, Table, TailSection};
 
 /// Where a transaction stands in the log, and how many sections of it were applied.
 #[derive(Clone, Copy, Debug)]
@@ -27,13 +33,15 @@ pub(crate) struct Position {
     pub seq: Seq,
     pub transaction: u32,
     pub sections: u32,
+    /// Mutations applied so far.
+    pub mutations: u32,
     /// Rows appended so far.
     pub rows: u64,
 }
 
 impl Position {
     pub fn new(seq: Seq, transaction: u32) -> Self {
-        Self { seq, transaction, sections: 0, rows: 0 }
+        Self { seq, transaction, sections: 0, mutations: 0, rows: 0 }
     }
 }
 
@@ -73,6 +81,15 @@ impl Manifest {
             Op::Lease { holder, address, term } => {
                 self.take_lease(Lease { holder: holder.clone(), address: address.clone(), term: *term })
             }
+            Op::Mutate(mutation) => self.mutate(at, mutation),
+            Op::DropPartitions { table, partitions } => self.drop_partitions(at.seq, *table, partitions),
+            Op::RestoreTable(image) => self.restore_table(at.seq, image),
+            Op::Horizon { horizon, history_start } => self.raise_horizon(*horizon, *history_start),
+            Op::Pin(pin) => self.pin(pin),
+            Op::Unpin { id } => match self.remove_pin(id) {
+                true => Ok(()),
+                false => Err(Error::not_found(format!("nothing is pinned under {id:?}"))),
+            },
         }
     }
 
@@ -121,17 +138,11 @@ impl Manifest {
         self.next_table = self.next_table.next();
         self.names.insert(new.name.clone(), new.table);
         self.add_hash(table_hash(&state));
-        let table = Table {
-            state: Arc::new(state),
-            files: Default::default(),
-            tail: Default::default(),
-            totals: Totals::default(),
-        };
-        self.tables.insert(new.table, table);
+        self.tables.insert(new.table, Table::new(state));
         Ok(())
     }
 
-    fn check_new_name(&self, name: &TableName) -> Result<()> {
+    pub(super) fn check_new_name(&self, name: &TableName) -> Result<()> {
         check_name("table", &name.table)?;
         if is_reserved_schema(&name.schema) {
             return Err(Error::invalid(format!("schema {:?} is read-only", name.schema)));
@@ -202,6 +213,12 @@ impl Manifest {
                     state.name
                 )));
             }
+            if state.def.primary_key.contains(&column) {
+                return Err(Error::invalid(format!(
+                    "column {name:?} is in the primary key of table {} and cannot be dropped",
+                    state.name
+                )));
+            }
             if state.def.order_by.contains(&column) {
                 return Err(Error::invalid(format!(
                     "column {name:?} is in the sort key of table {} and cannot be dropped",
@@ -248,6 +265,12 @@ impl Manifest {
             let old = state.def.schema.columns[position].clone();
             let new = &mut state.def.schema.columns[position];
             change(new)?;
+            if state.def.primary_key.contains(&column) && new.nullable {
+                return Err(Error::invalid(format!(
+                    "column {:?} is in the primary key of table {} and never null",
+                    old.name, state.name
+                )));
+            }
             if state.def.timestamp == Some(column) && (new.data_type != old.data_type || new.nullable) {
                 return Err(Error::invalid(format!(
                     "column {:?} is the designated timestamp of table {}: its type stays and it is never null",
@@ -289,7 +312,7 @@ impl Manifest {
         Ok(())
     }
 
-    fn truncate(&mut self, at: Seq, id: TableId) -> Result<()> {
+    pub(super) fn truncate(&mut self, at: Seq, id: TableId) -> Result<()> {
         let table = self.tables.get(&id).ok_or_else(|| gone(id))?;
         let files: Vec<FileName> = table.files.keys().copied().collect();
         let sections: Vec<SectionKey> = table.tail.keys().copied().collect();
@@ -300,6 +323,7 @@ impl Manifest {
         for key in sections {
             self.remove_section(at, &mut table, &key)?;
         }
+        self.retire_mutations(at, &mut table);
         self.tables.insert(id, table);
         self.change_table(at, id, |_| Ok(()))
     }
@@ -313,9 +337,7 @@ impl Manifest {
             let tail = TailSection { key, section: section.clone(), live };
             self.add_hash(tail_hash(id, &tail));
             table.totals.add_tail(&tail)?;
-            if let Some(segment) = section.segment {
-                self.retain_segment(at.seq, segment);
-            }
+            self.retain_segment(at.seq, section.segment)?;
             table.tail.insert(key, Arc::new(tail));
             at.sections = at.sections.checked_add(1).ok_or_else(too_much)?;
             at.rows = at.rows.checked_add(section.rows).ok_or_else(too_much)?;
@@ -325,7 +347,8 @@ impl Manifest {
     }
 
     fn replace(&mut self, at: Seq, replace: &Replace) -> Result<()> {
-        let mut table = self.tables.get(&replace.table).ok_or_else(|| gone(replace.table))?.clone();
+        let table_before = self.tables.get(&replace.table).ok_or_else(|| gone(replace.table))?.clone();
+        let mut table = table_before.clone();
         if replace.base >= at || (replace.files.is_empty() && replace.parts.is_empty()) {
             return Err(Error::invalid(
                 "a replacement has no inputs, or was made of a later state than this",
@@ -341,24 +364,38 @@ impl Manifest {
                 return Err(rows_gone());
             }
         }
+        let closed = closed_hulls(&table_before, replace)?;
         for (key, gone) in &parts {
             self.remove_parts(at, &mut table, key, gone)?;
         }
+        check_closed(&table, replace, &closed)?;
+        let folds = table.is_keyed() || table.has_mutations();
         for file in &replace.outputs {
-            if table.files.contains_key(&file.name) || file.name.object.base > replace.base {
-                return Err(Error::invalid(format!("data file {} cannot be added", file.name.object)));
+            let object = file.name.object;
+            if table.files.contains_key(&file.name) || object.base > replace.base {
+                return Err(Error::invalid(format!("data file {object} cannot be added")));
+            }
+            self.check_horizon(object)?;
+            if folds && file.folded_through != replace.base {
+                return Err(Error::invalid(format!(
+                    "data file {object} is not folded through {}",
+                    replace.base
+                )));
             }
             self.add_hash(file_hash(replace.table, at, file));
             table.totals.add_file(file)?;
             table.files.insert(file.name, Arc::new(FileState { file: file.clone(), created: at }));
         }
+        self.retire_mutations(at, &mut table);
         self.tables.insert(replace.table, table);
         Ok(())
     }
 
     fn record_checkpoint(&mut self, seq: Seq, root_hash: [u8; 32]) -> Result<()> {
         // A commit that records a checkpoint of itself would have to hold its own hash.
-        if seq == Seq(0) || seq >= self.seq || self.checkpoint.is_some_and(|(newest, _)| newest >= seq) {
+        // Before the horizon, the parts that it shares with an older one may be gone.
+        let late = seq < self.horizon || self.checkpoint.is_some_and(|(newest, _)| newest >= seq);
+        if seq == Seq(0) || seq >= self.seq || late {
             return Err(Error::invalid(format!("a checkpoint at {seq} cannot be recorded any more")));
         }
         self.checkpoint = Some((seq, root_hash));
@@ -406,7 +443,7 @@ impl Manifest {
         self.lease = lease.map(Arc::new);
     }
 
-    fn remove_file(&mut self, at: Seq, table: &mut Table, name: &FileName) -> Result<()> {
+    pub(super) fn remove_file(&mut self, at: Seq, table: &mut Table, name: &FileName) -> Result<()> {
         let old = table
             .files
             .remove(name)
@@ -422,7 +459,7 @@ impl Manifest {
         Ok(())
     }
 
-    fn remove_parts(
+    pub(super) fn remove_parts(
         &mut self,
         at: Seq,
         table: &mut Table,
@@ -446,7 +483,7 @@ impl Manifest {
         Ok(())
     }
 
-    fn remove_section(&mut self, at: Seq, table: &mut Table, key: &SectionKey) -> Result<()> {
+    pub(super) fn remove_section(&mut self, at: Seq, table: &mut Table, key: &SectionKey) -> Result<()> {
         let missing = || Error::internal("a section of the tail vanished");
         let old = table.tail.get(key).cloned().ok_or_else(missing)?;
         self.take_section(table, &old);
@@ -460,17 +497,38 @@ impl Manifest {
         table.totals.remove_tail(old);
     }
 
-    fn retain_segment(&mut self, at: Seq, segment: ObjectName) {
-        let count = self.segments.get(&segment).copied().unwrap_or(0);
-        self.segments.insert(segment, count.saturating_add(1));
+    pub(super) fn retain_segment(&mut self, at: Seq, segment: Option<ObjectName>) -> Result<()> {
+        let Some(segment) = segment else { return Ok(()) };
+        if !self.segments.contains_key(&segment) {
+            self.check_horizon(segment)?;
+        }
+        self.count_segment(Some(segment));
         // Emptied and named again by the same commit: then it was never gone.
         let object = RemovedObject::Segment(segment);
         if self.removed.remove(&(at, object.clone())).is_some() {
             self.sub_hash(removed_hash(at, &object, 0));
         }
+        Ok(())
     }
 
-    fn release_segment(&mut self, at: Seq, segment: Option<ObjectName>) {
+    pub(crate) fn count_segment(&mut self, segment: Option<ObjectName>) {
+        let Some(segment) = segment else { return };
+        let count = self.segments.get(&segment).copied().unwrap_or(0);
+        self.segments.insert(segment, count.saturating_add(1));
+    }
+
+    /// What lies below the horizon may have been deleted before anybody named it.
+    fn check_horizon(&self, object: ObjectName) -> Result<()> {
+        if object.base < self.horizon {
+            return Err(Error::serialization(format!(
+                "object {object} was made at {}, before the horizon {}: it has to be made again",
+                object.base, self.horizon
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn release_segment(&mut self, at: Seq, segment: Option<ObjectName>) {
         let Some(segment) = segment else { return };
         match self.segments.get(&segment).copied() {
             Some(count) if count > 1 => {
@@ -506,7 +564,7 @@ impl Manifest {
     }
 
     /// A change that queries can see.
-    fn change_table(
+    pub(super) fn change_table(
         &mut self,
         at: Seq,
         id: TableId,
@@ -546,6 +604,10 @@ pub(crate) fn tail_hash(table: TableId, tail: &TailSection) -> u128 {
     entry_hash(Entry::Tail, &[&table.0.to_be_bytes(), &entry])
 }
 
+pub(crate) fn mutation_hash(table: TableId, pending: &PendingMutation) -> u128 {
+    entry_hash(Entry::Mutation, &[&encode_mutation_entry(table, pending)])
+}
+
 pub(crate) fn removed_hash(at: Seq, object: &RemovedObject, bytes: u64) -> u128 {
     entry_hash(Entry::Removed, &[&encode_part_entry(&object.entry(at, bytes))])
 }
@@ -555,11 +617,11 @@ pub(crate) fn is_reserved_schema(name: &str) -> bool {
     matches!(name, "system" | "information_schema")
 }
 
-fn gone(id: TableId) -> Error {
+pub(super) fn gone(id: TableId) -> Error {
     Error::not_found(format!("the table with id {id} does not exist any more"))
 }
 
-fn column_gone(state: &TableState, column: ColumnId) -> Error {
+pub(super) fn column_gone(state: &TableState, column: ColumnId) -> Error {
     Error::not_found(format!("the column with id {column} of table {} does not exist any more", state.name))
 }
 
@@ -567,7 +629,7 @@ fn rows_gone() -> Error {
     Error::serialization("rows of the tail that were to be compacted are gone")
 }
 
-fn too_much() -> Error {
+pub(super) fn too_much() -> Error {
     Error::invalid("a transaction counts more rows or sections than can be counted")
 }
 
@@ -598,10 +660,41 @@ fn check_def(new: &NewTable) -> Result<()> {
             new.name
         )));
     }
+    check_key(new, designated)?;
     if designated.is_none() && def.partition_by != PartitionUnit::None {
         return Err(Error::invalid(format!("table {} has partitions but no designated timestamp", new.name)));
     }
     def.options.iter().try_for_each(|(key, _)| check_name("table option", key))
+}
+
+/// Versions of a row must share a partition, and a key that is null equals nothing.
+fn check_key(new: &NewTable, designated: Option<&Column>) -> Result<()> {
+    let key = &new.def.primary_key;
+    for (position, id) in key.iter().enumerate() {
+        let wrong = |what: &str| Err(Error::invalid(format!("the primary key of table {} {what}", new.name)));
+        match new.def.schema.column(*id) {
+            None => return wrong("names a column that the table lacks"),
+            Some(_) if key[..position].contains(id) => return wrong("names a column twice"),
+            Some(column) if column.nullable => {
+                return wrong(&format!("has {:?}, which may be null", column.name));
+            }
+            Some(_) => {}
+        }
+    }
+    match designated {
+        Some(column)
+            if !key.is_empty()
+                && new.def.partition_by != PartitionUnit::None
+                && !key.contains(&column.id) =>
+        {
+            Err(Error::invalid(format!(
+                "the primary key of table {} must contain the designated timestamp {:?}, because the table is \
+                 partitioned by it",
+                new.name, column.name
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_section(table: &Table, section: &Section) -> Result<()> {
@@ -610,6 +703,12 @@ fn check_section(table: &Table, section: &Section) -> Result<()> {
     }
     let wrong = |what: &str| Err(Error::invalid(format!("a section for table {} {what}", table.name())));
     let columns: BTreeSet<ColumnId> = section.columns.iter().copied().collect();
+    if table.is_keyed() == (section.on_duplicate == OnDuplicate::Keep) {
+        return wrong("does not say what becomes of equal keys, or the table has no key");
+    }
+    if table.primary_key().iter().any(|id| !columns.contains(id)) {
+        return wrong("lacks a column of the primary key");
+    }
     if columns.len() != section.columns.len() || columns.len() != section.null_counts.len() {
         return wrong("names a column twice, or does not count the nulls of each");
     }

@@ -4,6 +4,7 @@
 //! came first, so that the answer always rests on the newest state.
 
 mod append;
+mod change;
 mod create;
 
 use tandem_format::{NewTable, Op, Transaction};
@@ -150,6 +151,26 @@ impl Draft {
             Step::Lease { holder, address, term } => {
                 self.push(Op::Lease { holder: holder.clone(), address: address.clone(), term: *term })?
             }
+            Step::Mutate(mutate) => self.mutate(mutate)?,
+            Step::Unchanged { table, name, since } => self.check_unchanged(*table, name, *since)?,
+            Step::DropPartitions { name, partitions } => {
+                let table = self.state.require(name)?.id();
+                self.push(Op::DropPartitions { table, partitions: partitions.clone() })?;
+            }
+            Step::Expire { table, partitions } => self.expire(*table, partitions)?,
+            Step::RestoreTable { image, name } => {
+                let mut image = image.clone();
+                if let Some(name) = name {
+                    image.state.name = name.clone();
+                }
+                self.push(Op::RestoreTable(image))?;
+            }
+            Step::Horizon { horizon, history_start } => {
+                self.push(Op::Horizon { horizon: *horizon, history_start: *history_start })?;
+            }
+            Step::Pin(pin) => self.push(Op::Pin(pin.clone()))?,
+            Step::Unpin { id } if self.state.pins().all(|pin| pin.id != *id) => {}
+            Step::Unpin { id } => self.push(Op::Unpin { id: id.clone() })?,
         }
         Ok(())
     }
@@ -270,9 +291,16 @@ fn check_supported(state: &Manifest, op: &Op) -> Result<()> {
             let name = state.table(*table).and_then(|t| t.schema().column(*column));
             check_data_type(name.map_or("", |c| &c.name), to)
         }
-        Op::SetOptions { options, .. } => {
+        Op::SetOptions { table, options } => {
+            if state.table(*table).is_some_and(|t| !t.is_keyed())
+                && options.iter().any(|(key, value)| key == "on_duplicate" && value.is_some())
+            {
+                return Err(Error::invalid("on_duplicate needs a primary key, and the table has none"));
+            }
             options.iter().try_for_each(|(key, value)| check_table_option(key, value.as_deref()))
         }
+        Op::Mutate(mutation) => change::check_mutation(mutation),
+        Op::Pin(pin) => change::check_pin(pin),
         Op::SetSettings { settings } => {
             settings.iter().try_for_each(|(key, value)| check_setting(key, value.as_deref()))
         }

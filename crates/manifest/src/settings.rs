@@ -49,6 +49,9 @@ impl std::fmt::Display for Mode {
 const TOKEN_WINDOW: &str = "24h";
 const TOKEN_COUNT: &str = "1000000";
 
+/// How far the past reaches where nothing else was set.
+const HISTORY_WINDOW: &str = "7d";
+
 /// A database setting: its name, what holds when nobody set it, and what it means.
 #[derive(Clone, Copy, Debug)]
 pub struct SettingDef {
@@ -91,6 +94,12 @@ pub const DATABASE_SETTINGS: &[SettingDef] = &[
         check: |v| v == "off" || duration(v),
     },
     SettingDef {
+        name: "history_window",
+        default: HISTORY_WINDOW,
+        description: "the past can be queried and restored for at least so long",
+        check: duration,
+    },
+    SettingDef {
         name: "token_window",
         default: TOKEN_WINDOW,
         description: "tokens of clients are told apart for at least so long",
@@ -130,11 +139,23 @@ pub const TABLE_OPTIONS: &[SettingDef] = &[
         description: "a write without a token that equals one of so short a time before is taken for the same",
         check: |v| v == "off" || duration(v),
     },
+    SettingDef {
+        name: "on_duplicate",
+        default: "replace",
+        description: "what a row does to an earlier one of equal primary key: replace, ignore (gives way) or merge (where not \
+                      null)",
+        check: |v| matches!(v, "replace" | "ignore" | "merge"),
+    },
+    SettingDef {
+        name: "ttl",
+        default: "off",
+        description: "partitions older than this are dropped whole",
+        check: |v| v == "off" || duration(v),
+    },
 ];
 
 /// Names that later parts of the design reserve.
-const RESERVED: &[&str] =
-    &["primary_key", "on_duplicate", "ttl", "schema", "on_type_conflict", "history_window"];
+const RESERVED: &[&str] = &["schema", "on_type_conflict"];
 
 fn positive(value: &str) -> bool {
     value.parse::<u64>().is_ok_and(|n| n > 0)
@@ -160,6 +181,12 @@ pub(crate) fn kept_tokens(window: Option<&str>, count: Option<&str>) -> Keep {
     Keep { window, count: count.unwrap_or(MAX_FOREIGN) }
 }
 
+/// How far history reaches, in microseconds of the log's age.
+pub(crate) fn history_window(value: Option<&str>) -> i64 {
+    let micros = |text: &str| i64::try_from(parse_duration(text).ok()?.as_micros()).ok();
+    value.and_then(micros).or_else(|| micros(HISTORY_WINDOW)).unwrap_or(i64::MAX)
+}
+
 fn check(what: &str, known: &[SettingDef], key: &str, value: Option<&str>) -> Result<()> {
     let Some(def) = known.iter().find(|def| def.name == key) else {
         if RESERVED.contains(&key) {
@@ -183,7 +210,7 @@ pub fn check_setting(key: &str, value: Option<&str>) -> Result<()> {
 
 /// Refuses an unknown table option or a value it cannot have; `None` takes one away.
 pub fn check_table_option(key: &str, value: Option<&str>) -> Result<()> {
-    if matches!(key, "timestamp" | "partition_by" | "order_by") {
+    if matches!(key, "timestamp" | "partition_by" | "order_by" | "primary_key") {
         return Err(Error::unsupported(format!(
             "table option {key:?} is fixed when a table is created: create a new table and copy the rows"
         )));

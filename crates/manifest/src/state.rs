@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use tandem_format::{FileName, HeaderHash, Lease, ObjectName, PartEntry, Primary, TransactionToken};
+use tandem_format::{
+    FileName, HeaderHash, Lease, ObjectName, PartEntry, Pin, Primary, TransactionToken, encode_pin,
+};
 use tandem_types::{
     DEFAULT_SCHEMA, DatabaseId, Epoch, Error, PartitionUnit, Result, Seq, TableId, TableName,
 };
@@ -35,6 +37,9 @@ pub struct Manifest {
     pub(crate) checkpoint: Option<(Seq, [u8; 32])>,
     pub(crate) primary: Option<Arc<Primary>>,
     pub(crate) lease: Option<Arc<Lease>>,
+    pub(crate) horizon: Seq,
+    pub(crate) history_start: Seq,
+    pub(crate) pins: OrdMap<String, Arc<Pin>>,
     /// Not part of the digest.
     pub(crate) logged: Logged,
     /// Sum of the hashes of all entries; [`Manifest::digest`] adds what there is only one of.
@@ -110,6 +115,9 @@ impl Manifest {
             checkpoint: None,
             primary: None,
             lease: None,
+            horizon: Seq(0),
+            history_start: Seq(0),
+            pins: OrdMap::new(),
             logged: Logged::default(),
             digest: 0,
         }
@@ -162,7 +170,55 @@ impl Manifest {
         let counters = counters.map(u64::to_be_bytes).concat();
         let database = self.database.0.to_be_bytes();
         let scalars = entry_hash(Entry::Scalars, &[&database, &self.header_hash, &counters, &root_hash]);
-        self.digest.wrapping_add(scalars)
+        // Apart from the other scalars: checkpoints of versions that knew no horizon have digests without it.
+        let history = match (self.horizon, self.history_start) {
+            (Seq(0), Seq(0)) => 0,
+            (Seq(horizon), Seq(start)) => {
+                entry_hash(Entry::History, &[&horizon.to_be_bytes(), &start.to_be_bytes()])
+            }
+        };
+        self.digest.wrapping_add(scalars).wrapping_add(history)
+    }
+
+    /// Objects whose base is below it may be deleted unless they are named: nobody may name such an object anew.
+    pub fn horizon(&self) -> Seq {
+        self.horizon
+    }
+
+    /// The oldest snapshot that is kept; 0: all are.
+    pub fn history_start(&self) -> Seq {
+        self.history_start
+    }
+
+    /// What holds history back, by id; some may have expired.
+    pub fn pins(&self) -> impl Iterator<Item = &Pin> {
+        self.pins.values().map(AsRef::as_ref)
+    }
+
+    /// How long a snapshot is kept at least, in microseconds of the log's age.
+    pub fn history_window(&self) -> i64 {
+        crate::settings::history_window(self.setting("history_window"))
+    }
+
+    /// The lowest seq that a pin keeps which has not expired.
+    pub fn pinned(&self) -> Option<Seq> {
+        self.pins().filter(|pin| !self.is_expired(pin)).map(|pin| pin.seq).min()
+    }
+
+    pub(crate) fn is_expired(&self, pin: &Pin) -> bool {
+        pin.expires.is_some_and(|age| age < self.age)
+    }
+
+    pub(crate) fn set_pin(&mut self, pin: Pin) {
+        self.remove_pin(&pin.id.clone());
+        self.add_hash(entry_hash(Entry::Pin, &[&encode_pin(&pin)]));
+        self.pins.insert(pin.id.clone(), Arc::new(pin));
+    }
+
+    pub(crate) fn remove_pin(&mut self, id: &str) -> bool {
+        let Some(old) = self.pins.remove(id) else { return false };
+        self.sub_hash(entry_hash(Entry::Pin, &[&encode_pin(&old)]));
+        true
     }
 
     pub fn schemas(&self) -> impl Iterator<Item = &str> {

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use arrow_schema::DataType;
 use imbl::OrdMap;
-use tandem_format::{DataFile, FileName, Section, SectionKey, TableDef, TableState};
+use tandem_format::{
+    DataFile, FileName, MutationKey, OnDuplicate, PendingMutation, Section, SectionKey, TableDef, TableImage,
+    TableState,
+};
 use tandem_types::{
     Column, ColumnId, Error, Partition, PartitionUnit, Result, SchemaId, Seq, TableId, TableName, TableSchema,
 };
@@ -14,6 +18,7 @@ pub struct Table {
     pub(crate) state: Arc<TableState>,
     pub(crate) files: OrdMap<FileName, Arc<FileState>>,
     pub(crate) tail: OrdMap<SectionKey, Arc<TailSection>>,
+    pub(crate) mutations: OrdMap<MutationKey, Arc<PendingMutation>>,
     pub(crate) totals: Totals,
 }
 
@@ -53,6 +58,19 @@ impl Totals {
     fn check(self) -> Result<()> {
         sum(self.file_rows, self.tail_rows)?;
         sum(self.file_bytes, self.tail_bytes).map(|_| ())
+    }
+}
+
+/// Whether rows within a range of designated timestamps may be among those that a mutation acts on.
+fn may_touch(mutation: &PendingMutation, time: Option<(i64, i64)>) -> bool {
+    overlap(mutation.mutation.time, time)
+}
+
+/// Whether two ranges of designated timestamps have one in common; an unknown one may be any.
+pub(crate) fn overlap(a: Option<(i64, i64)>, b: Option<(i64, i64)>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.0 <= b.1 && b.0 <= a.1,
+        _ => true,
     }
 }
 
@@ -104,6 +122,17 @@ impl TailSection {
 }
 
 impl Table {
+    /// Without data.
+    pub(crate) fn new(state: TableState) -> Self {
+        Self {
+            state: Arc::new(state),
+            files: OrdMap::new(),
+            tail: OrdMap::new(),
+            mutations: OrdMap::new(),
+            totals: Totals::default(),
+        }
+    }
+
     pub fn id(&self) -> TableId {
         self.state.table
     }
@@ -135,6 +164,73 @@ impl Table {
 
     pub fn order_by(&self) -> &[ColumnId] {
         &self.state.def.order_by
+    }
+
+    /// Rows that are equal in these columns are one row; empty: the table has no key.
+    pub fn primary_key(&self) -> &[ColumnId] {
+        &self.state.def.primary_key
+    }
+
+    pub fn is_keyed(&self) -> bool {
+        !self.primary_key().is_empty()
+    }
+
+    /// What rows do to earlier ones of equal key where their INSERT does not say.
+    pub fn on_duplicate(&self) -> OnDuplicate {
+        match (self.is_keyed(), self.option("on_duplicate")) {
+            (false, _) => OnDuplicate::Keep,
+            (true, Some("ignore")) => OnDuplicate::Ignore,
+            (true, Some("merge")) => OnDuplicate::Merge,
+            (true, _) => OnDuplicate::Replace,
+        }
+    }
+
+    /// UPDATEs and DELETEs that not all rows have been through, in log order.
+    pub fn mutations(&self) -> impl DoubleEndedIterator<Item = &Arc<PendingMutation>> {
+        self.mutations.values()
+    }
+
+    pub fn has_mutations(&self) -> bool {
+        !self.mutations.is_empty()
+    }
+
+    /// The pending mutations that act on rows of a data file, in log order.
+    pub fn mutations_of_file<'a>(
+        &'a self,
+        file: &'a DataFile,
+    ) -> impl Iterator<Item = &'a Arc<PendingMutation>> {
+        self.mutations().filter(|m| m.key.seq > file.folded_through && may_touch(m, file.time))
+    }
+
+    /// The pending mutations that act on rows of a section, in log order.
+    pub fn mutations_of_section<'a>(
+        &'a self,
+        tail: &'a TailSection,
+    ) -> impl Iterator<Item = &'a Arc<PendingMutation>> {
+        self.mutations().filter(|m| m.key.follows(&tail.key) && may_touch(m, tail.section.time))
+    }
+
+    /// First and last designated timestamp that rows of one partition of a section can have; `None`: any.
+    pub fn part_time(&self, tail: &TailSection, partition: Partition) -> Option<(i64, i64)> {
+        let (first, last) = tail.section.time?;
+        let DataType::Timestamp(unit, _) = self.timestamp()?.data_type else { return None };
+        if self.partition_by() == PartitionUnit::None || tail.section.partitions.len() == 1 {
+            return Some((first, last));
+        }
+        let range = self.partition_by().range(partition, unit);
+        let end = if range.end == i64::MAX { i64::MAX } else { range.end.saturating_sub(1) };
+        Some((first.max(range.start), last.min(end)))
+    }
+
+    /// What makes the table this again.
+    pub fn image(&self, as_of: Seq) -> TableImage {
+        TableImage {
+            as_of,
+            state: (*self.state).clone(),
+            files: self.files.values().map(|f| (f.created, f.file.clone())).collect(),
+            tail: self.tail.values().map(|t| (t.key, t.section.clone(), t.live.clone())).collect(),
+            mutations: self.mutations.values().map(|m| (**m).clone()).collect(),
+        }
     }
 
     pub fn option(&self, key: &str) -> Option<&str> {

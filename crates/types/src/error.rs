@@ -48,6 +48,8 @@ pub enum ErrorKind {
     QuorumTimeout,
     /// This node has not applied what was asked for in time; it stands at [`Error::seq`].
     Behind,
+    /// The state asked for lies before the history that is kept.
+    HistoryGone,
     /// Nobody said who asks, or what was said is not believed: show a token that is known here.
     Unauthenticated,
     /// Who asks is known and may not do this: show a token that may.
@@ -70,6 +72,7 @@ impl ErrorKind {
             Self::NotWriter => Some("not-writer"),
             Self::QuorumTimeout => Some("quorum-timeout"),
             Self::Behind => Some("behind"),
+            Self::HistoryGone => Some("history-gone"),
             _ => None,
         }
     }

@@ -136,7 +136,99 @@ fn section() -> impl Strategy<Value = Section> {
                 time,
                 partitions: partitions.into_iter().map(|(p, rows)| (Partition(p), rows)).collect(),
                 null_counts,
+                on_duplicate: on_duplicate(schema),
             }
+        },
+    )
+}
+
+fn on_duplicate(n: u32) -> OnDuplicate {
+    match n % 5 {
+        0 => OnDuplicate::Keep,
+        1 => OnDuplicate::Replace,
+        2 => OnDuplicate::Ignore,
+        3 => OnDuplicate::Merge,
+        _ => OnDuplicate::Update(vec![ColumnId(n), ColumnId(n / 2)]),
+    }
+}
+
+fn expr() -> impl Strategy<Value = Expr> {
+    let literal = || vec(any::<u8>(), 0..4).prop_map(|ipc| Literal { ipc });
+    let leaf = prop_oneof![
+        any::<u32>().prop_map(|id| Expr::Column { column: ColumnId(id), data_type: DataType::Int64 }),
+        literal().prop_map(Expr::Literal),
+        Just(Expr::Now),
+    ];
+    let operator =
+        prop::sample::select(vec![BinaryOp::And, BinaryOp::Concat, BinaryOp::Modulo, BinaryOp::Eq]);
+    leaf.prop_recursive(6, 40, 4, move |inner| {
+        let one = inner.clone().prop_map(Box::new);
+        prop_oneof![
+            (operator.clone(), one.clone(), one.clone()).prop_map(|(op, left, right)| Expr::Binary {
+                op,
+                left,
+                right
+            }),
+            one.clone().prop_map(Expr::Not),
+            one.clone().prop_map(Expr::IsNull),
+            one.clone().prop_map(Expr::Negate),
+            (one.clone(), literal(), any::<bool>()).prop_map(|(of, list, negated)| Expr::InList {
+                of,
+                list,
+                negated
+            }),
+            one.clone().prop_map(|of| Expr::Cast { of, to: DataType::Utf8 }),
+            (vec((inner.clone(), inner), 0..3), option::of(one.clone()))
+                .prop_map(|(branches, otherwise)| Expr::Case { branches, otherwise }),
+            (one.clone(), one, any::<(bool, bool)>()).prop_map(|(of, pattern, (negated, ignore_case))| {
+                Expr::Like { of, pattern, negated, ignore_case }
+            }),
+        ]
+    })
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let kind = prop_oneof![
+        expr().prop_map(|predicate| MutationKind::Delete { predicate }),
+        (expr(), vec((any::<u32>().prop_map(ColumnId), expr()), 0..3))
+            .prop_map(|(predicate, assignments)| MutationKind::Update { predicate, assignments }),
+        (any::<(u32, bool)>(), section()).prop_map(|((keys, delete), section)| MutationKind::Lookup {
+            keys,
+            delete,
+            section
+        }),
+    ];
+    (any::<u64>(), kind, time(), name()).prop_map(|(table, kind, time, statement)| Mutation {
+        table: TableId(table),
+        kind,
+        time,
+        statement,
+    })
+}
+
+fn pending() -> impl Strategy<Value = PendingMutation> {
+    (any::<(u64, u32, u32, u32, i64)>(), mutation()).prop_map(|(n, mutation)| PendingMutation {
+        key: MutationKey { seq: Seq(n.0), transaction: n.1, section: n.2, ordinal: n.3 },
+        commit_time: n.4,
+        mutation,
+    })
+}
+
+fn pin() -> impl Strategy<Value = Pin> {
+    (name(), any::<(u64, Option<i64>)>(), option::of(name()), name())
+        .prop_map(|(id, (seq, expires), store, reason)| Pin { id, seq: Seq(seq), store, reason, expires })
+}
+
+fn image() -> impl Strategy<Value = TableImage> {
+    let tail = (key(), section(), vec(any::<i64>().prop_map(Partition), 0..3));
+    let files = vec((any::<u64>().prop_map(Seq), data_file()), 0..3);
+    (any::<u64>(), table_state(), files, vec(tail, 0..3), vec(pending(), 0..2)).prop_map(
+        |(as_of, state, files, tail, mutations)| TableImage {
+            as_of: Seq(as_of),
+            state,
+            files,
+            tail,
+            mutations,
         },
     )
 }
@@ -164,6 +256,7 @@ fn def() -> impl Strategy<Value = TableDef> {
         vec((name(), name()), 0..3),
     )
         .prop_map(|(columns, timestamp, partition_by, order_by, options)| TableDef {
+            primary_key: order_by.iter().rev().copied().map(ColumnId).collect(),
             schema: TableSchema { columns },
             timestamp: timestamp.map(ColumnId),
             partition_by,
@@ -228,6 +321,13 @@ fn op() -> impl Strategy<Value = Op> {
         (any::<u64>(), option::of(primary()))
             .prop_map(|(epoch, primary)| Op::Promote { epoch: Epoch(epoch), primary }),
         lease().prop_map(|Lease { holder, address, term }| Op::Lease { holder, address, term }),
+        mutation().prop_map(Op::Mutate),
+        (any::<u64>(), vec(any::<i64>().prop_map(Partition), 0..4))
+            .prop_map(|(table, partitions)| Op::DropPartitions { table: TableId(table), partitions }),
+        image().prop_map(|image| Op::RestoreTable(Box::new(image))),
+        any::<(u64, u64)>().prop_map(|(h, s)| Op::Horizon { horizon: Seq(h), history_start: Seq(s) }),
+        pin().prop_map(Op::Pin),
+        name().prop_map(|id| Op::Unpin { id }),
     ]
 }
 
@@ -310,6 +410,9 @@ fn root() -> impl Strategy<Value = CheckpointRoot> {
             lease,
             logged_rows: n.0 ^ n.4,
             logged_bytes: n.5 ^ n.6,
+            horizon: Seq(n.0 ^ n.5),
+            history_start: Seq(n.0 ^ n.6),
+            pins: Vec::new(),
             schemas,
             settings,
             tables,
@@ -356,6 +459,8 @@ fn entry() -> impl Strategy<Value = PartEntry> {
             transaction: n.1,
             token: CommittedForeign { key: n.2, digest: n.3, rows: n.4, age: n.5 },
         }),
+        (table(), pending())
+            .prop_map(|(table, pending)| PartEntry::Mutation { table, pending: Box::new(pending) }),
     ]
 }
 

@@ -8,7 +8,7 @@ use tandem_types::{
 
 use super::op::Kind;
 use crate::layout;
-use crate::record::{self, ProducerId, SectionKey, TransactionToken};
+use crate::record::{self, OnDuplicate, ProducerId, SectionKey, TransactionToken};
 use crate::schema_bytes::{decode_fields, decode_type, encode_fields, encode_type};
 
 pub(crate) fn fixed<const N: usize>(what: &str, bytes: &[u8]) -> Result<[u8; N]> {
@@ -192,6 +192,17 @@ impl From<&record::Op> for super::Op {
             Op::Lease { holder, address, term } => {
                 Kind::Lease(super::Lease { holder: holder.clone(), address: address.clone(), term: *term })
             }
+            Op::Mutate(mutation) => Kind::Mutate(mutation.into()),
+            Op::DropPartitions { table, partitions } => Kind::DropPartitions(super::DropPartitions {
+                table: table.0,
+                partitions: partitions.iter().map(|p| p.0).collect(),
+            }),
+            Op::RestoreTable(image) => Kind::RestoreTable(image.as_ref().into()),
+            Op::Horizon { horizon, history_start } => {
+                Kind::Horizon(super::Horizon { horizon: horizon.0, history_start: history_start.0 })
+            }
+            Op::Pin(pin) => Kind::Pin(pin.into()),
+            Op::Unpin { id } => Kind::Unpin(id.clone()),
         };
         Self { kind: Some(kind) }
     }
@@ -253,6 +264,15 @@ impl TryFrom<super::Op> for record::Op {
             },
             Kind::Promote(p) => Op::Promote { epoch: Epoch(p.epoch), primary: p.primary.map(Into::into) },
             Kind::Lease(l) => Op::Lease { holder: l.holder, address: l.address, term: l.term },
+            Kind::Mutate(mutation) => Op::Mutate(mutation.try_into()?),
+            Kind::DropPartitions(d) => Op::DropPartitions {
+                table: TableId(d.table),
+                partitions: d.partitions.into_iter().map(Partition).collect(),
+            },
+            Kind::RestoreTable(image) => Op::RestoreTable(Box::new(image.try_into()?)),
+            Kind::Horizon(h) => Op::Horizon { horizon: Seq(h.horizon), history_start: Seq(h.history_start) },
+            Kind::Pin(pin) => Op::Pin(pin.into()),
+            Kind::Unpin(id) => Op::Unpin { id },
         })
     }
 }
@@ -275,6 +295,7 @@ impl From<&record::TableDef> for super::TableDef {
             timestamp: def.timestamp.map(|c| c.0),
             partition_by: unit_code(def.partition_by),
             order_by: def.order_by.iter().map(|c| c.0).collect(),
+            primary_key: def.primary_key.iter().map(|c| c.0).collect(),
             options: def
                 .options
                 .iter()
@@ -307,6 +328,7 @@ impl TryFrom<super::TableDef> for record::TableDef {
             timestamp: def.timestamp.map(ColumnId),
             partition_by: unit_of(def.partition_by)?,
             order_by: def.order_by.into_iter().map(ColumnId).collect(),
+            primary_key: def.primary_key.into_iter().map(ColumnId).collect(),
             options: def.options.into_iter().map(|s| (s.key, s.value.unwrap_or_default())).collect(),
         })
     }
@@ -369,6 +391,17 @@ impl From<&record::Section> for super::Section {
             partitions: s.partitions.iter().map(|(p, _)| p.0).collect(),
             partition_rows: s.partitions.iter().map(|(_, rows)| *rows).collect(),
             null_counts: s.null_counts.clone(),
+            on_duplicate: match &s.on_duplicate {
+                OnDuplicate::Keep => 0,
+                OnDuplicate::Replace => 1,
+                OnDuplicate::Ignore => 2,
+                OnDuplicate::Merge => 3,
+                OnDuplicate::Update(_) => 4,
+            },
+            update_columns: match &s.on_duplicate {
+                OnDuplicate::Update(columns) => columns.iter().map(|c| c.0).collect(),
+                _ => Vec::new(),
+            },
         }
     }
 }
@@ -391,6 +424,18 @@ impl TryFrom<super::Section> for record::Section {
             time: untime(s.time),
             partitions: s.partitions.into_iter().map(Partition).zip(s.partition_rows).collect(),
             null_counts: s.null_counts,
+            on_duplicate: match s.on_duplicate {
+                0 => OnDuplicate::Keep,
+                1 => OnDuplicate::Replace,
+                2 => OnDuplicate::Ignore,
+                3 => OnDuplicate::Merge,
+                4 => OnDuplicate::Update(s.update_columns.into_iter().map(ColumnId).collect()),
+                code => {
+                    return Err(Error::newer_format(format!(
+                        "a section treats equal keys by rule {code}, which this program does not know"
+                    )));
+                }
+            },
         })
     }
 }

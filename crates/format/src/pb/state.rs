@@ -46,6 +46,12 @@ pub struct CheckpointRoot {
     pub logged_rows: u64,
     #[prost(uint64, tag = "18")]
     pub logged_bytes: u64,
+    #[prost(uint64, tag = "19")]
+    pub horizon: u64,
+    #[prost(uint64, tag = "20")]
+    pub history_start: u64,
+    #[prost(message, repeated, tag = "21")]
+    pub pins: Vec<super::Pin>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -91,7 +97,7 @@ pub struct CheckpointPart {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct PartEntry {
-    #[prost(oneof = "Entry", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Entry", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub entry: Option<Entry>,
 }
 
@@ -109,6 +115,16 @@ pub enum Entry {
     Producer(Producer),
     #[prost(message, tag = "6")]
     Foreign(ForeignEntry),
+    #[prost(message, tag = "7")]
+    Mutation(MutationEntry),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct MutationEntry {
+    #[prost(uint64, tag = "1")]
+    pub table: u64,
+    #[prost(message, required, tag = "2")]
+    pub pending: super::mutation::PendingMutation,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -306,6 +322,9 @@ impl From<&state::PartEntry> for PartEntry {
                 rows: token.rows,
                 age: token.age,
             }),
+            state::PartEntry::Mutation { table, pending } => {
+                Entry::Mutation(MutationEntry { table: table.0, pending: pending.as_ref().into() })
+            }
         };
         Self { entry: Some(entry) }
     }
@@ -324,16 +343,10 @@ impl TryFrom<PartEntry> for state::PartEntry {
             Entry::File(f) => {
                 Self::File { table: TableId(f.table), created: Seq(f.created), file: f.file.into() }
             }
-            Entry::Tail(t) => Self::Tail {
-                table: TableId(t.table),
-                key: SectionKey {
-                    seq: Seq(t.section.seq),
-                    transaction: t.section.transaction,
-                    section: t.section.section,
-                },
-                section: t.section.entry.try_into()?,
-                live: t.section.live.into_iter().map(Partition).collect(),
-            },
+            Entry::Tail(t) => {
+                let (key, section, live) = t.section.open()?;
+                Self::Tail { table: TableId(t.table), key, section, live }
+            }
             Entry::RemovedFile(r) => Self::RemovedFile {
                 removed: Seq(r.removed),
                 table: TableId(r.table),
@@ -370,6 +383,69 @@ impl TryFrom<PartEntry> for state::PartEntry {
                     age: f.age,
                 },
             },
+            Entry::Mutation(m) => {
+                Self::Mutation { table: TableId(m.table), pending: Box::new(m.pending.try_into()?) }
+            }
         })
+    }
+}
+
+impl From<&record::TableImage> for super::TableImage {
+    fn from(image: &record::TableImage) -> Self {
+        let table = image.state.table.0;
+        Self {
+            as_of: image.as_of.0,
+            state: (&image.state).into(),
+            files: image
+                .files
+                .iter()
+                .map(|(created, file)| FileEntry { table, created: created.0, file: file.into() })
+                .collect(),
+            tail: image
+                .tail
+                .iter()
+                .map(|(key, section, live)| (*key, section, live.as_slice()).into())
+                .collect(),
+            mutations: image.mutations.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<super::TableImage> for record::TableImage {
+    type Error = Error;
+
+    fn try_from(image: super::TableImage) -> Result<Self> {
+        Ok(Self {
+            as_of: Seq(image.as_of),
+            state: image.state.try_into()?,
+            files: image.files.into_iter().map(|f| (Seq(f.created), f.file.into())).collect(),
+            tail: image.tail.into_iter().map(TailSection::open).collect::<Result<_>>()?,
+            mutations: image.mutations.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl TailSection {
+    fn open(self) -> Result<(SectionKey, record::Section, Vec<Partition>)> {
+        let key = SectionKey { seq: Seq(self.seq), transaction: self.transaction, section: self.section };
+        Ok((key, self.entry.try_into()?, self.live.into_iter().map(Partition).collect()))
+    }
+}
+
+impl From<&record::Pin> for super::Pin {
+    fn from(pin: &record::Pin) -> Self {
+        Self {
+            id: pin.id.clone(),
+            seq: pin.seq.0,
+            store: pin.store.clone(),
+            reason: pin.reason.clone(),
+            expires: pin.expires,
+        }
+    }
+}
+
+impl From<super::Pin> for record::Pin {
+    fn from(pin: super::Pin) -> Self {
+        Self { id: pin.id, seq: Seq(pin.seq), store: pin.store, reason: pin.reason, expires: pin.expires }
     }
 }

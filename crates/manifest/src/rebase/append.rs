@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use tandem_format::{NewTable, Op, Section};
-use tandem_types::{Column, ColumnId, Error, Result, TableId, common_supertype, widens_to};
+use tandem_format::{NewTable, OnDuplicate, Op, Section};
+use tandem_types::{Column, ColumnId, Error, Result, TableId, TableName, common_supertype, widens_to};
 
 use super::{Draft, Rejection, conflict, no_such_column};
-use crate::intent::{AppendIntent, AppendTarget, ColumnSpec, SchemaPolicy, SectionDraft, TableSpec};
+use crate::intent::{
+    AppendIntent, AppendTarget, ColumnSpec, OnConflict, SchemaPolicy, SectionDraft, TableSpec,
+};
 use crate::table::Table;
 
 impl Draft {
@@ -20,17 +22,11 @@ impl Draft {
         let table = self.table(id)?;
         check_not_null(table, append, &columns)?;
         let schema_id = table.schema_id();
+        let on_duplicate = on_duplicate(table, append)?;
+        self.check_segments(&append.name, &append.sections)?;
         let place = |draft: &SectionDraft| Section {
-            schema_id,
-            columns: columns.clone(),
-            segment: draft.segment,
-            offset: draft.offset,
-            len: draft.len,
-            crc32c: draft.crc32c,
-            rows: draft.rows,
-            time: draft.time,
-            partitions: draft.partitions.clone(),
-            null_counts: draft.null_counts.clone(),
+            on_duplicate: on_duplicate.clone(),
+            ..draft.place(schema_id, columns.clone())
         };
         // No rows, no record: an append of nothing may still have created its table.
         if !append.sections.is_empty() {
@@ -38,6 +34,24 @@ impl Draft {
             self.push(Op::Append { table: id, sections })?;
         }
         Ok(())
+    }
+
+    /// Segments that lie below the horizon may have been deleted before they were named: upload again.
+    pub(super) fn check_segments(
+        &self,
+        name: &TableName,
+        sections: &[SectionDraft],
+    ) -> Result<(), Rejection> {
+        let base = sections.iter().filter_map(|s| s.segment).map(|s| s.base).min();
+        match base {
+            Some(base) if base < self.state.horizon() => {
+                Err(Rejection::Recast(Error::serialization(format!(
+                    "rows for table {name} were uploaded at {base}, before the horizon {}",
+                    self.state.horizon()
+                ))))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn table(&self, id: TableId) -> Result<&Table> {
@@ -103,6 +117,36 @@ impl Draft {
             }
             _ if changed_since => Err(Rejection::Recast(error)),
             _ => Err(error.into()),
+        }
+    }
+}
+
+/// What the rows do to rows of equal key.
+fn on_duplicate(table: &Table, append: &AppendIntent) -> Result<OnDuplicate> {
+    if !table.is_keyed() {
+        return match append.on_conflict {
+            None => Ok(OnDuplicate::Keep),
+            Some(_) => Err(Error::invalid(format!(
+                "ON CONFLICT needs a primary key, and table {} has none",
+                table.name()
+            ))),
+        };
+    }
+    match &append.on_conflict {
+        None => Ok(table.on_duplicate()),
+        Some(OnConflict::DoNothing) => Ok(OnDuplicate::Ignore),
+        Some(OnConflict::Replace) => Ok(OnDuplicate::Replace),
+        Some(OnConflict::Merge) => Ok(OnDuplicate::Merge),
+        Some(OnConflict::Update(names)) => {
+            let id = |name: &String| match table.schema().by_name(name) {
+                None => Err(no_such_column(table, name)),
+                Some(column) if table.primary_key().contains(&column.id) => Err(Error::invalid(format!(
+                    "column {name:?} is in the primary key of table {} and cannot be updated",
+                    table.name()
+                ))),
+                Some(column) => Ok(column.id),
+            };
+            names.iter().map(id).collect::<Result<_>>().map(OnDuplicate::Update)
         }
     }
 }

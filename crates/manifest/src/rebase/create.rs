@@ -31,7 +31,14 @@ impl TableSpec {
                 nullable: c.nullable && timestamp != Some(ColumnId(id)),
             })
             .collect();
-        let schema = TableSchema { columns };
+        let mut schema = TableSchema { columns };
+        let primary_key = match &spec.primary_key {
+            None => Vec::new(),
+            Some(names) => names.iter().map(|name| key_column(&schema, name)).collect::<Result<_>>()?,
+        };
+        for column in &mut schema.columns {
+            column.nullable &= !primary_key.contains(&column.id);
+        }
         let partition_by = match (timestamp, spec.partition_by) {
             (Some(_), unit) => unit.unwrap_or_default(),
             (None, None | Some(PartitionUnit::None)) => PartitionUnit::None,
@@ -47,7 +54,10 @@ impl TableSpec {
         };
         let mut options = spec.options;
         options.sort();
-        Ok(TableDef { schema, timestamp, partition_by, order_by, options })
+        if primary_key.is_empty() && options.iter().any(|(key, _)| key == "on_duplicate") {
+            return Err(Error::invalid("on_duplicate needs a primary key"));
+        }
+        Ok(TableDef { schema, timestamp, partition_by, order_by, primary_key, options })
     }
 
     /// The spec with the parts that plain `WITH` options said moved to where they belong.
@@ -70,8 +80,11 @@ impl TableSpec {
                 }
                 "order_by" => {
                     twice(spec.order_by.is_some())?;
-                    let names = value.split(',').map(|name| name.trim().to_owned());
-                    spec.order_by = Some(names.filter(|name| !name.is_empty()).collect());
+                    spec.order_by = Some(names(value));
+                }
+                "primary_key" => {
+                    twice(spec.primary_key.is_some())?;
+                    spec.primary_key = Some(names(value));
                 }
                 _ => {
                     check_table_option(key, Some(value))?;
@@ -104,6 +117,24 @@ impl TableSpec {
         };
         Ok(position.and_then(|p| u32::try_from(p + 1).ok()).map(ColumnId))
     }
+}
+
+/// Names by commas.
+fn names(value: &str) -> Vec<String> {
+    value.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+}
+
+fn key_column(schema: &TableSchema, name: &str) -> Result<ColumnId> {
+    let column = schema
+        .by_name(name)
+        .ok_or_else(|| Error::not_found(format!("the key column {name:?} is not among the columns")))?;
+    if column.data_type.is_nested() || column.data_type.is_floating() || column.data_type == DataType::Null {
+        return Err(Error::unsupported(format!(
+            "the key column {name:?} is {}, which cannot be compared for equality safely",
+            column.data_type
+        )));
+    }
+    Ok(column.id)
 }
 
 fn sort_column(schema: &TableSchema, name: &str) -> Result<ColumnId> {

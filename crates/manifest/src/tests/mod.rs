@@ -1,5 +1,6 @@
 //! The rules, tried out: a log in memory, as several writers would make it.
 
+mod changes;
 mod checkpoints;
 mod definitions;
 mod epochs;
@@ -74,7 +75,8 @@ impl Log {
         let head = self.head().clone();
         let at = head.seq().next();
         // A commit's clock moves the age before its transactions are applied, and so what tokens are stamped with.
-        let mut draft = Manifest { age: head.age_after(self.clock), ..head.clone() };
+        let commit_time = head.commit_time() + 1;
+        let mut draft = Manifest { age: head.age_after(self.clock), commit_time, ..head.clone() };
         let mut transactions = Vec::new();
         let mut fates = Vec::new();
         for intent in group {
@@ -189,7 +191,7 @@ fn append_on(
         Some(t) => AppendTarget::Existing { table: t.id(), schema_id: t.schema_id() },
         None => AppendTarget::New(TableSpec { columns: fields.clone(), ..TableSpec::default() }),
     };
-    Step::Append(AppendIntent { name: name(table), target, policy, fields, sections })
+    Step::Append(AppendIntent { name: name(table), target, policy, fields, sections, on_conflict: None })
 }
 
 fn token(producer: u128, counter: u64, low: u64, base: u64) -> Option<TransactionToken> {

@@ -31,6 +31,7 @@ fn stored(partitions: &[(i64, u64)], rows: u64) -> Section {
         time: None,
         partitions: partitions.iter().map(|(p, rows)| (Partition(*p), *rows)).collect(),
         null_counts: vec![0],
+        on_duplicate: Default::default(),
     }
 }
 
