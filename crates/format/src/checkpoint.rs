@@ -46,6 +46,9 @@ pub struct CheckpointRoot {
     pub history_start: Seq,
     /// By id.
     pub pins: Vec<Pin>,
+    /// The lowest commit whose own rows a restore brought back, and the commit of the last such restore, while snapshots from
+    /// before it are kept.
+    pub brought_back: Option<(Seq, Seq)>,
     pub schemas: Vec<String>,
     pub settings: Vec<(String, String)>,
     pub tables: Vec<TableState>,
@@ -67,6 +70,8 @@ pub struct TableState {
     pub column_added: Vec<Seq>,
     /// The schema version made by the last change of a column's name; 0: none was renamed.
     pub renamed: SchemaId,
+    /// The last commit that made the table what it had been before; 0: none did.
+    pub restored: Seq,
 }
 
 /// Where a part lies, and what it must be.
@@ -169,6 +174,8 @@ pub fn encode_root(root: &CheckpointRoot) -> Result<(Bytes, [u8; 32])> {
         horizon: root.horizon.0,
         history_start: root.history_start.0,
         pins: root.pins.iter().map(Into::into).collect(),
+        brought_back_from: root.brought_back.map_or(0, |(from, _)| from.0),
+        brought_back_at: root.brought_back.map_or(0, |(_, at)| at.0),
         schemas: root.schemas.clone(),
         settings: root.settings.iter().map(setting).collect(),
         tables: root.tables.iter().map(Into::into).collect(),
@@ -213,6 +220,8 @@ pub fn decode_root(object: &Bytes) -> Result<(CheckpointRoot, [u8; 32])> {
         horizon: Seq(stored.horizon),
         history_start: Seq(stored.history_start),
         pins: stored.pins.into_iter().map(Into::into).collect(),
+        brought_back: (stored.brought_back_at > 0)
+            .then_some((Seq(stored.brought_back_from), Seq(stored.brought_back_at))),
         schemas: stored.schemas,
         settings: stored.settings.into_iter().map(|s| (s.key, s.value.unwrap_or_default())).collect(),
         tables: stored.tables.into_iter().map(TryInto::try_into).collect::<Result<_>>()?,

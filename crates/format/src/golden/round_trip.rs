@@ -383,6 +383,7 @@ fn table_state() -> impl Strategy<Value = TableState> {
         created: Seq(n.3),
         changed: Seq(n.4),
         renamed: SchemaId(n.5),
+        restored: Seq(n.0 ^ n.3),
     })
 }
 
@@ -413,6 +414,7 @@ fn root() -> impl Strategy<Value = CheckpointRoot> {
             horizon: Seq(n.0 ^ n.5),
             history_start: Seq(n.0 ^ n.6),
             pins: Vec::new(),
+            brought_back: (n.5 > 0).then_some((Seq(n.4), Seq(n.5))),
             schemas,
             settings,
             tables,

@@ -52,6 +52,10 @@ pub struct CheckpointRoot {
     pub history_start: u64,
     #[prost(message, repeated, tag = "21")]
     pub pins: Vec<super::Pin>,
+    #[prost(uint64, tag = "22")]
+    pub brought_back_from: u64,
+    #[prost(uint64, tag = "23")]
+    pub brought_back_at: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -87,6 +91,8 @@ pub struct TableState {
     pub column_added: Vec<u64>,
     #[prost(uint32, tag = "10")]
     pub renamed: u32,
+    #[prost(uint64, tag = "11")]
+    pub restored: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -250,6 +256,7 @@ impl From<&state::TableState> for TableState {
             changed: t.changed.0,
             column_added: t.column_added.iter().map(|s| s.0).collect(),
             renamed: t.renamed.0,
+            restored: t.restored.0,
         }
     }
 }
@@ -272,6 +279,7 @@ impl TryFrom<TableState> for state::TableState {
             changed: Seq(t.changed),
             column_added: t.column_added.into_iter().map(Seq).collect(),
             renamed: SchemaId(t.renamed),
+            restored: Seq(t.restored),
         })
     }
 }
