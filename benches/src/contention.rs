@@ -185,6 +185,7 @@ async fn write(writer: &Writer, number: i64) -> Result<()> {
         table: TableName::public("t"),
         schema: batch.schema(),
         policy: SchemaPolicy::Create,
+        on_conflict: None,
         create: None,
         token: WriteToken::Minted,
         queued: None,

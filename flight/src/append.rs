@@ -163,6 +163,7 @@ impl Pump {
             schema: self.schema.clone(),
             policy: self.policy,
             create: None,
+            on_conflict: None,
             queued: Some(mine.clone()),
             options: WriteOptions { token, ..self.options.clone() },
         };

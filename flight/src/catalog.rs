@@ -4,13 +4,14 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::metadata::{GetTablesBuilder, SqlInfoData, XdbcTypeInfoData};
-use arrow_flight::sql::{Command, CommandGetTables};
+use arrow_flight::sql::{Command, CommandGetPrimaryKeys, CommandGetTables};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use tandem_manifest::Manifest;
 use tandem_sql::meta;
-use tandem_types::{DEFAULT_CATALOG, Error, Result};
+use tandem_types::{DEFAULT_CATALOG, DEFAULT_SCHEMA, Error, Result, TableName};
 
 use crate::sql_info::sql_info;
 use crate::state::Caller;
@@ -42,8 +43,8 @@ pub(crate) fn schema(command: &Command) -> Result<SchemaRef> {
     })
 }
 
-/// The rows of a command.
-pub(crate) async fn rows(caller: &Caller, command: Command) -> Result<RecordBatch> {
+/// The rows of a command, of a state.
+pub(crate) async fn rows(caller: &Caller, state: &Arc<Manifest>, command: Command) -> Result<RecordBatch> {
     let schema = schema(&command)?;
     match command {
         Command::CommandGetCatalogs(command) => {
@@ -53,12 +54,12 @@ pub(crate) async fn rows(caller: &Caller, command: Command) -> Result<RecordBatc
         }
         Command::CommandGetDbSchemas(command) => {
             let mut rows = command.into_builder();
-            for name in meta::list_schemas(&caller.session) {
+            for name in meta::list_schemas(state) {
                 rows.append(DEFAULT_CATALOG, name);
             }
             rows.build()
         }
-        Command::CommandGetTables(command) => return tables(caller, command).await,
+        Command::CommandGetTables(command) => return tables(caller, state, command).await,
         Command::CommandGetTableTypes(command) => {
             let mut rows = command.into_builder();
             for name in meta::TABLE_TYPES {
@@ -68,20 +69,54 @@ pub(crate) async fn rows(caller: &Caller, command: Command) -> Result<RecordBatc
         }
         Command::CommandGetSqlInfo(command) => command.into_builder(known(&SQL_INFO)?).build(),
         Command::CommandGetXdbcTypeInfo(command) => command.into_builder(known(&TYPE_INFO)?).build(),
-        // No table has keys.
+        Command::CommandGetPrimaryKeys(command) => return primary_key(state, command),
+        // No table refers to another.
         _ => Ok(RecordBatch::new_empty(schema)),
     }
     .map_err(|e| failed(&e))
 }
 
-async fn tables(caller: &Caller, mut command: CommandGetTables) -> Result<RecordBatch> {
+async fn tables(
+    caller: &Caller,
+    state: &Arc<Manifest>,
+    mut command: CommandGetTables,
+) -> Result<RecordBatch> {
     command.table_types = table_types(command.table_types);
     let mut rows: GetTablesBuilder = command.into_builder();
-    for table in meta::list_tables(&caller.session).await? {
+    for table in meta::list_tables(&caller.session, state).await? {
         rows.append(table.catalog, &table.schema, &table.name, table.table_type, &table.columns)
             .map_err(|e| failed(&e))?;
     }
     rows.build().map_err(|e| failed(&e))
+}
+
+/// The key of one table, a row for each of its columns, in the key's order.
+fn primary_key(state: &Manifest, command: CommandGetPrimaryKeys) -> Result<RecordBatch> {
+    let schema = command.db_schema.unwrap_or_else(|| DEFAULT_SCHEMA.to_owned());
+    let name = TableName::new(schema, command.table);
+    let known = command.catalog.is_none_or(|catalog| catalog == DEFAULT_CATALOG);
+    let columns: Vec<&str> = match state.table_named(&name).filter(|_| known) {
+        Some(table) => table
+            .primary_key()
+            .iter()
+            .filter_map(|id| table.schema().column(*id))
+            .map(|column| column.name.as_str())
+            .collect(),
+        // As of a table that does not exist, nothing is known of a system table.
+        None => Vec::new(),
+    };
+    let repeated = |text: &str| Arc::new(StringArray::from(vec![text; columns.len()])) as ArrayRef;
+    let places = (1..).take(columns.len()).collect::<Int32Array>();
+    let arrays = vec![
+        repeated(DEFAULT_CATALOG),
+        repeated(&name.schema),
+        repeated(&name.table),
+        Arc::new(StringArray::from(columns.clone())),
+        Arc::new(places),
+        Arc::new(StringArray::new_null(columns.len())),
+    ];
+    RecordBatch::try_new(primary_keys(), arrays)
+        .map_err(|e| Error::internal(format!("describing the database: {e}")))
 }
 
 /// Clients call a plain table by several names.

@@ -22,6 +22,7 @@ pub(crate) const fn code_of(kind: ErrorKind) -> Code {
         // not Unavailable, which client libraries retry by themselves
         ErrorKind::OutcomeUnknown => Code::Unknown,
         ErrorKind::DeadlineExceeded | ErrorKind::QuorumTimeout | ErrorKind::Behind => Code::DeadlineExceeded,
+        ErrorKind::HistoryGone => Code::OutOfRange,
         ErrorKind::Cancelled => Code::Cancelled,
         ErrorKind::Damaged | ErrorKind::NewerFormat => Code::DataLoss,
         ErrorKind::StoreRefused | ErrorKind::TokenReused | ErrorKind::TokenExpired => {

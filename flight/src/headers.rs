@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use arrow_ipc::CompressionType;
 use tandem_manifest::SchemaPolicy;
-use tandem_sql::{Ack, ClientToken, parse_read, parse_seq};
+use tandem_sql::{Ack, AsOf, ClientToken, parse_read, parse_seq};
 use tandem_types::{Error, Result, Seq, parse_duration};
 use tonic::metadata::{KeyRef, MetadataMap};
 
-/// Understood by later parts of the design.
-const RESERVED: &[&str] = &["tandem-as-of"];
-
-const KNOWN: &str = "tandem-token, tandem-ack, tandem-ack-timeout, tandem-min-seq, tandem-read, tandem-schema, \
-                     tandem-types, tandem-compression";
+const KNOWN: &str = "tandem-token, tandem-ack, tandem-ack-timeout, tandem-min-seq, tandem-read, tandem-as-of, \
+                     tandem-schema, tandem-types, tandem-compression";
 
 /// Kept back from a request's deadline, at most: an answer that leaves at the deadline arrives after it.
 const WAY_BACK: Duration = Duration::from_millis(100);
@@ -28,6 +25,8 @@ pub(crate) struct RequestOptions {
     pub min_seq: Option<Seq>,
     /// Whether a read must see what other nodes committed before it.
     pub latest: Option<bool>,
+    /// The state of the past that a read sees.
+    pub as_of: Option<AsOf>,
     /// When an answer must leave, from the request's arrival on.
     pub deadline: Option<Duration>,
     /// What an append may do to its table; without the header the session decides.
@@ -50,9 +49,6 @@ impl RequestOptions {
             if !name.starts_with("tandem-") {
                 continue;
             }
-            if RESERVED.contains(&name) {
-                return Err(Error::unsupported(format!("header {name:?} is not supported yet")));
-            }
             let value = metadata.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().trim();
             options.set(name, value)?;
         }
@@ -67,6 +63,7 @@ impl RequestOptions {
             "tandem-ack-timeout" => self.ack_timeout = Some(parse_duration(value).map_err(wrong)?),
             "tandem-min-seq" => self.min_seq = Some(parse_seq(value).map_err(wrong)?),
             "tandem-read" => self.latest = Some(parse_read(value).map_err(wrong)?),
+            "tandem-as-of" => self.as_of = Some(AsOf::parse(value).map_err(wrong)?),
             "tandem-schema" => self.schema = Some(schema_policy(value)?),
             "tandem-compression" => {
                 self.compression = match value {
@@ -156,6 +153,7 @@ mod tests {
             ("tandem-ack-timeout", "250ms"),
             ("tandem-min-seq", "12"),
             ("tandem-read", "latest"),
+            ("tandem-as-of", "seq:9"),
             ("grpc-timeout", "2S"),
         ])
         .unwrap();
@@ -165,6 +163,7 @@ mod tests {
             ack_timeout: Some(Duration::from_millis(250)),
             min_seq: Some(Seq(12)),
             latest: Some(true),
+            as_of: Some(AsOf::Seq(Seq(9))),
             deadline: Some(Duration::from_millis(1900)),
             ..RequestOptions::default()
         };
@@ -183,6 +182,7 @@ mod tests {
             ("tandem-ack-timeout", "5"),
             ("tandem-min-seq", "-3"),
             ("tandem-read", "newest"),
+            ("tandem-as-of", "yesterday"),
         ] {
             let error = parse(&[(name, value)]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");
@@ -192,15 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn unknown_and_reserved_headers_are_errors_that_name_them() {
+    fn unknown_headers_are_errors_that_name_them() {
         let unknown = parse(&[("tandem-shema", "add")]).unwrap_err();
         assert_eq!(unknown.kind(), ErrorKind::InvalidInput);
         assert!(unknown.message().contains("tandem-shema"));
-        for name in RESERVED {
-            let reserved = parse(&[(name, "1")]).unwrap_err();
-            assert_eq!(reserved.kind(), ErrorKind::Unsupported);
-            assert!(reserved.message().contains(name), "{reserved}");
-        }
         let value = parse(&[("tandem-compression", "gzip")]).unwrap_err();
         assert!(value.message().contains("gzip") && value.message().contains("zstd"), "{value}");
     }

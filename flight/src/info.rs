@@ -78,8 +78,8 @@ impl State {
         match command(&ticket.ticket)? {
             Command::TicketStatementQuery(query) => self.read_handle(caller, &query.statement_handle).await,
             other => {
-                caller.session.settle(&caller.reading()).await?;
-                let batch = catalog::rows(caller, other).await?;
+                let state = caller.session.state_for(&caller.reading()).await?;
+                let batch = catalog::rows(caller, &state, other).await?;
                 let schema = batch.schema();
                 let batches = futures::stream::iter([Ok(batch)]).boxed();
                 Ok(encode(&schema, batches, caller.options.compression)?.into())

@@ -27,6 +27,7 @@ pub(crate) async fn ingest(
     mut rows: BatchReader,
 ) -> Result<Reply<i64>> {
     no_transaction(request.transaction_id.as_deref())?;
+    caller.in_the_present()?;
     if request.temporary {
         return Err(Error::unsupported("temporary tables are not supported"));
     }
@@ -55,6 +56,7 @@ pub(crate) async fn ingest(
         policy: caller.schema_policy(),
         create: mode.create(&schema, request.options)?,
         schema,
+        on_conflict: None,
         queued: None,
         options,
     };

@@ -8,10 +8,11 @@ use arrow::array::{
 use arrow_schema::{Field, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tandem_sql::AsOf;
 use tandem_types::{Error, Result, Seq};
 
 /// Keys that later parts of the design define.
-const RESERVED: &[&str] = &["changes", "as_of", "database", "sql_query", "query_type"];
+const RESERVED: &[&str] = &["changes", "database", "sql_query", "query_type"];
 
 /// What a ticket asks to read.
 #[derive(Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub(crate) struct ReadRequest {
     pub params: Option<RecordBatch>,
     /// The state that must be seen at least.
     pub min_seq: Option<Seq>,
+    /// The state of the past to see.
+    pub as_of: Option<AsOf>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -36,6 +39,25 @@ struct JsonTicket {
     columns: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     min_seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_of: Option<Moment>,
+}
+
+/// `{"seq": N}` or `{"time": "…"}`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Moment {
+    Seq(u64),
+    Time(String),
+}
+
+impl Moment {
+    fn read(self) -> Result<AsOf> {
+        match self {
+            Self::Seq(seq) => Ok(AsOf::Seq(Seq(seq))),
+            Self::Time(text) => AsOf::parse(&text).map_err(|e| e.context("\"as_of\" in the JSON ticket")),
+        }
+    }
 }
 
 /// Whether a ticket is JSON: no protobuf message of Flight SQL begins with a brace.
@@ -51,23 +73,25 @@ pub(crate) fn parse(ticket: &[u8]) -> Result<ReadRequest> {
     if let Some(key) = reserved {
         return Err(Error::unsupported(format!("tickets with {key:?} are not supported yet")));
     }
-    match serde_json::from_value(value).map_err(|e| bad(&e))? {
-        JsonTicket { sql: Some(sql), params, table: None, columns: None, min_seq } => {
-            let params = params.map(|p| row(&p)).transpose()?.flatten();
-            Ok(ReadRequest { sql, params, min_seq: min_seq.map(Seq) })
+    let ticket: JsonTicket = serde_json::from_value(value).map_err(|e| bad(&e))?;
+    let (min_seq, as_of) = (ticket.min_seq.map(Seq), ticket.as_of.map(Moment::read).transpose()?);
+    let (sql, params) = match (ticket.sql, ticket.params, ticket.table, ticket.columns) {
+        (Some(sql), params, None, None) => (sql, params.map(|p| row(&p)).transpose()?.flatten()),
+        (None, None, Some(table), columns) => (select(&name_parts(&table)?, columns.as_deref())?, None),
+        _ => {
+            return Err(bad(&"it needs either \"sql\" (and \"params\") or \"table\" (and \"columns\")"));
         }
-        JsonTicket { sql: None, params: None, table: Some(table), columns, min_seq } => {
-            let sql = select(&name_parts(&table)?, columns.as_deref())?;
-            Ok(ReadRequest { sql, params: None, min_seq: min_seq.map(Seq) })
-        }
-        _ => Err(bad(&"it needs either \"sql\" (and \"params\") or \"table\" (and \"columns\")")),
-    }
+    };
+    Ok(ReadRequest { sql, params, min_seq, as_of })
 }
 
-/// The ticket that reads a whole table.
-pub(crate) fn of_table(schema: &str, table: &str) -> Vec<u8> {
-    let ticket =
-        JsonTicket { table: Some(format!("{}.{}", quoted(schema), quoted(table))), ..JsonTicket::default() };
+/// The ticket that reads a whole table, of this state if one is said.
+pub(crate) fn of_table(schema: &str, table: &str, as_of: Option<Seq>) -> Vec<u8> {
+    let ticket = JsonTicket {
+        table: Some(format!("{}.{}", quoted(schema), quoted(table))),
+        as_of: as_of.map(|seq| Moment::Seq(seq.0)),
+        ..JsonTicket::default()
+    };
     // A struct of strings always serializes.
     serde_json::to_vec(&ticket).unwrap_or_default()
 }
@@ -194,12 +218,24 @@ mod tests {
     }
 
     #[test]
+    fn tickets_may_read_the_past() {
+        let as_of = |ticket: &str| parse(ticket.as_bytes()).unwrap().as_of;
+        assert_eq!(as_of(r#"{"sql":"x","as_of":{"seq":1}}"#), Some(AsOf::Seq(Seq(1))));
+        assert_eq!(
+            as_of(r#"{"table":"t","as_of":{"time":"1970-01-01T00:00:01Z"}}"#),
+            Some(AsOf::Time(1_000_000))
+        );
+        assert_eq!(as_of(r#"{"sql":"x"}"#), None);
+    }
+
+    #[test]
     fn tables_become_quoted_selects() {
         let sql = |ticket: &str| parse(ticket.as_bytes()).unwrap().sql;
         assert_eq!(sql(r#"{"table":"s.T"}"#), r#"SELECT * FROM "s"."T""#);
         assert_eq!(sql(r#"{"table":"t","columns":["a","b\"c"]}"#), r#"SELECT "a", "b""c" FROM "t""#);
-        let whole = of_table("a.b", "c\"d");
+        let whole = of_table("a.b", "c\"d", None);
         assert!(is_json(&whole));
+        assert_eq!(parse(&of_table("s", "t", Some(Seq(3)))).unwrap().as_of, Some(AsOf::Seq(Seq(3))));
         assert_eq!(parse(&whole).unwrap().sql, r#"SELECT * FROM "a.b"."c""d""#);
     }
 
@@ -214,7 +250,10 @@ mod tests {
             (r#"{"table":"\"a"}"#, ErrorKind::InvalidInput, "no table name"),
             (r#"{"table":"t","columns":[]}"#, ErrorKind::InvalidInput, "empty"),
             (r#"{"sql":"x","min_seq":-1}"#, ErrorKind::InvalidInput, "wrong"),
-            (r#"{"sql":"x","as_of":{"seq":1}}"#, ErrorKind::Unsupported, "as_of"),
+            (r#"{"sql":"x","as_of":{"seq":1,"time":"2024-01-01"}}"#, ErrorKind::InvalidInput, "wrong"),
+            (r#"{"sql":"x","as_of":{}}"#, ErrorKind::InvalidInput, "wrong"),
+            (r#"{"sql":"x","as_of":{"time":"soon"}}"#, ErrorKind::InvalidInput, "soon"),
+            (r#"{"sql":"x","as_of":7}"#, ErrorKind::InvalidInput, "wrong"),
             (r#"{"changes":{"table":null}}"#, ErrorKind::Unsupported, "changes"),
             (r#"{"sql":"#, ErrorKind::InvalidInput, "wrong"),
         ];

@@ -40,6 +40,7 @@ pub(crate) async fn put(state: Arc<State>, caller: Caller, mut input: Input) -> 
     let mut rows = BatchReader::new(input);
     if descriptor.r#type() == DescriptorType::Path {
         caller.may_append()?;
+        caller.in_the_present()?;
         let table = caller.table_name(&descriptor.path)?;
         return append(state, &caller, table, rows).await;
     }

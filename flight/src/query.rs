@@ -6,7 +6,7 @@ use arrow_schema::{Schema, SchemaRef};
 use futures::stream::{BoxStream, StreamExt};
 use tandem_manifest::Table;
 use tandem_sql::{Ack, PlannedQuery, Prepared, UpdateResult, wire};
-use tandem_types::{Error, ErrorKind, Result, TableName};
+use tandem_types::{Error, ErrorKind, Result, Seq, TableName};
 
 use crate::encode::encode;
 use crate::json_ticket;
@@ -51,7 +51,10 @@ impl State {
         let seq = done.seq;
         let duplicate = if done.duplicate { ",\"duplicate\":true" } else { "" };
         let app_metadata = match done.rows {
-            Some(rows) => format!("{{\"seq\":{seq},\"rows\":{rows},\"exact\":true{duplicate}}}"),
+            Some(rows) => {
+                let exact = done.exact;
+                format!("{{\"seq\":{seq},\"rows\":{rows},\"exact\":{exact}{duplicate}}}")
+            }
             None => format!("{{\"seq\":{seq}{duplicate}}}"),
         };
         let info = FlightInfo {
@@ -92,6 +95,7 @@ impl State {
         let request = json_ticket::parse(ticket)?;
         let mut reading = caller.reading();
         reading.min_seq = reading.min_seq.max(request.min_seq);
+        reading.as_of = request.as_of.or(reading.as_of);
         let prepared = caller.session.prepare_with(&request.sql, &reading).await?;
         if !prepared.is_query() {
             return Err(Error::invalid(
@@ -127,7 +131,7 @@ impl State {
         let name = caller.table_name(&descriptor.path)?;
         let planned = caller.prepare_table(&name).await?.plan_with(None, &caller.reading()).await?;
         let reply = self.query_info(planned, descriptor)?;
-        let manifest = self.engine.database().snapshot();
+        let manifest = caller.session.state_for(&caller.reading()).await?;
         Ok(match manifest.table_named(&name) {
             Some(table) => reply.map(|info| sized(info, table)),
             None => reply,
@@ -136,19 +140,20 @@ impl State {
 
     /// All tables, with tickets that name them and so never expire.
     pub async fn table_infos(&self, caller: &Caller) -> Result<Vec<FlightInfo>> {
-        caller.session.settle(&caller.reading()).await?;
-        let manifest = self.engine.database().snapshot();
-        manifest.named_tables().map(table_info).collect()
+        let reading = caller.reading();
+        let manifest = caller.session.state_for(&reading).await?;
+        let as_of = reading.as_of.map(|_| manifest.seq());
+        manifest.named_tables().map(|table| table_info(table, as_of)).collect()
     }
 }
 
-fn table_info(table: &Table) -> Result<FlightInfo> {
+fn table_info(table: &Table, as_of: Option<Seq>) -> Result<FlightInfo> {
     let name = table.name();
     let schema = SchemaRef::new(wire::wire_schema(&table.schema().arrow()));
     let info = FlightInfo {
         schema: schema_message(&schema)?,
         flight_descriptor: Some(FlightDescriptor::new_path(vec![name.schema.clone(), name.table.clone()])),
-        endpoint: vec![endpoint(json_ticket::of_table(&name.schema, &name.table))],
+        endpoint: vec![endpoint(json_ticket::of_table(&name.schema, &name.table, as_of))],
         ..FlightInfo::default()
     };
     Ok(sized(info, table))
@@ -230,5 +235,7 @@ pub(crate) fn written<T>(reply: T, done: &UpdateResult) -> Reply<T> {
         Ack::Quorum(k) => format!("quorum({k}/{k})"),
     };
     let reply = Reply::from(reply).with("tandem-seq", done.seq).with("tandem-acked", acked);
+    // A count of rows that is an estimate says so where the message itself has no room for it.
+    let reply = if done.exact { reply } else { reply.with("tandem-exact", false) };
     if done.duplicate { reply.with("tandem-duplicate", true) } else { reply }
 }

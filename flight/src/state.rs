@@ -59,8 +59,14 @@ pub(crate) struct Caller {
 impl Caller {
     /// What a read of this request must see.
     pub fn reading(&self) -> ReadOptions {
-        let RequestOptions { min_seq, latest, deadline, .. } = self.options;
-        self.session.read_options(min_seq, latest, deadline)
+        let RequestOptions { min_seq, latest, deadline, as_of, .. } = self.options;
+        let reading = self.session.read_options(min_seq, latest, deadline);
+        ReadOptions { as_of: as_of.or(reading.as_of), ..reading }
+    }
+
+    /// Refuses rows for a table where the past is read: they would go into the present.
+    pub fn in_the_present(&self) -> Result<()> {
+        self.session.check_present(&self.reading())
     }
 
     /// What this request says of its write; the session's own options are still to be added.

@@ -1,7 +1,9 @@
 //! The seam to the running engine: what SQL needs of it, and nothing more.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -10,10 +12,11 @@ use futures::stream::BoxStream;
 use object_store::ObjectStore;
 use tandem_datafile::FooterCache;
 use tandem_format::CommitHeader;
-use tandem_manifest::{Manifest, SchemaPolicy, Step, TableSpec, TailSection};
+use tandem_manifest::{Manifest, OnConflict, SchemaPolicy, SectionDraft, Step, TableSpec, TailSection};
 use tandem_types::{Epoch, Error, Result, Seq, TableId, TableName};
 use tokio::sync::Notify;
 
+use crate::as_of::AsOf;
 use crate::options::{Ack, ReadOptions, WriteOptions};
 
 /// A running database, as SQL sees it.
@@ -29,6 +32,35 @@ pub trait Database: Debug + Send + Sync + 'static {
     /// `Behind`, naming the seq wanted and the seq applied, if it is not within the time allowed.
     async fn settle(&self, read: &ReadOptions) -> Result<()>;
 
+    /// A state of the past; where it is not reached yet, once it is. A time is reached when a commit at or past it is
+    /// applied: until then one that is not later may still come.
+    ///
+    /// # Errors
+    ///
+    /// `HistoryGone`, naming the earliest state that is kept, if it is older than that; `Behind`, naming the newest applied
+    /// one, if it does not come within the deadline (`None`: [`READ_DEADLINE`](crate::READ_DEADLINE)).
+    async fn state_as_of(&self, at: AsOf, deadline: Option<Duration>) -> Result<Arc<Manifest>> {
+        let _ = (at, deadline);
+        Err(no_history())
+    }
+
+    /// The last commit applied here whose commit time is not later than `time`, in microseconds since 1970; 0 if all that
+    /// are kept are later.
+    async fn seq_at(&self, time: i64) -> Result<Seq> {
+        let _ = time;
+        Err(no_history())
+    }
+
+    /// The newest drop of a table of that name, and what was there right before.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is none in the history that is kept.
+    async fn before_drop(&self, name: &TableName) -> Result<Dropped> {
+        let _ = name;
+        Err(no_history())
+    }
+
     /// Commits the steps as one transaction and returns once it is durable, applied here, and acknowledged as the
     /// options ask. `base` is the seq of the snapshot that the statement was formed on.
     ///
@@ -37,6 +69,30 @@ pub trait Database: Debug + Send + Sync + 'static {
     /// `TokenReused` if the token stands for another write. `QuorumTimeout`, with the commit's seq, if it was
     /// committed and too few nodes said in time that they applied it.
     async fn submit(&self, base: Seq, steps: Vec<Step>, options: WriteOptions) -> Result<Receipt>;
+
+    /// Encodes what a mutation looks up; a large table is uploaded.
+    async fn stage_lookup(&self, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<StagedSection> {
+        let _ = (schema, rows);
+        Err(Error::unsupported("this database takes no rows to look up"))
+    }
+
+    /// As [`submit`](Self::submit), of steps that carry sections: `sections` are theirs, in order.
+    ///
+    /// # Errors
+    ///
+    /// As of `submit`; `Serialization` if a precondition does not hold, or if the sections were staged too long ago.
+    async fn submit_staged(
+        &self,
+        base: Seq,
+        steps: Vec<Step>,
+        sections: Vec<StagedSection>,
+        options: WriteOptions,
+    ) -> Result<Receipt> {
+        if sections.is_empty() {
+            return self.submit(base, steps, options).await;
+        }
+        Err(Error::unsupported("this database takes no rows to look up"))
+    }
 
     /// What the write under this token answered, if the state applied here knows it: then there is no need to do the work
     /// again. `None`, too, without a token.
@@ -93,6 +149,21 @@ pub trait Database: Debug + Send + Sync + 'static {
     fn nodes(&self) -> Vec<NodeRow>;
 }
 
+fn no_history() -> Error {
+    Error::unsupported("this database keeps no history")
+}
+
+/// Rows that were encoded for a step, and have no place in the log yet.
+#[derive(Clone, Debug)]
+pub struct StagedSection {
+    /// What the step says of them.
+    pub draft: SectionDraft,
+    /// Their bytes; only the database that made it knows what that is.
+    pub held: Arc<dyn Any + Send + Sync>,
+    /// For reading them before they are committed; `None`: they were uploaded.
+    pub rows: Option<Arc<SectionRows>>,
+}
+
 /// A stream of rows on their way into a table.
 pub type RowStream = BoxStream<'static, Result<RecordBatch>>;
 
@@ -105,6 +176,8 @@ pub struct AppendRequest {
     pub policy: SchemaPolicy,
     /// Creates the table in the same transaction.
     pub create: Option<CreateTable>,
+    /// What becomes of rows whose key is taken, on a table with a key; `None`: as the table's `on_duplicate` says.
+    pub on_conflict: Option<OnConflict>,
     /// Told once the transaction has its place in the queue: who wants its appends in order waits for it before the next.
     pub queued: Option<Arc<Notify>>,
     pub options: WriteOptions,
@@ -118,6 +191,16 @@ pub struct CreateTable {
     pub if_not_exists: bool,
     /// Drop an existing table first.
     pub replace: bool,
+}
+
+/// A table that was dropped.
+#[derive(Clone, Debug)]
+pub struct Dropped {
+    /// The commit that dropped it.
+    pub seq: Seq,
+    pub table: TableId,
+    /// The state that the drop found: it has the table.
+    pub before: Arc<Manifest>,
 }
 
 /// What a commit answered.

@@ -18,12 +18,14 @@ use tandem_manifest::Manifest;
 use tandem_types::{DEFAULT_CATALOG, DEFAULT_SCHEMA, Error, Result};
 use tokio::runtime::Handle;
 
+use crate::as_of::PastReads;
 use crate::catalog::catalog_list;
 use crate::database::Database;
 use crate::error::to_datafusion;
 use crate::io::IoStore;
 use crate::queries::QueryRegistry;
 use crate::runtime::QueryRuntime;
+use crate::scan::BoundCache;
 use crate::session::Session;
 use crate::statement::StatementLimits;
 
@@ -71,6 +73,8 @@ struct Shared {
     queries: Arc<QueryRegistry>,
     io: Handle,
     objects: Arc<IoStore>,
+    /// Mutations that queries decoded.
+    bounds: Arc<BoundCache>,
     /// Functions, rules, settings; cloned for every statement.
     template: SessionState,
 }
@@ -89,7 +93,8 @@ impl Engine {
         let objects = Arc::new(IoStore::new(database.objects(), io.clone()));
         let runtime = QueryRuntime::new(config.target_partitions)?;
         let template = template(&config)?;
-        let shared = Shared { database, config, runtime, queries, io, objects, template };
+        let bounds = Arc::default();
+        let shared = Shared { database, config, runtime, queries, io, objects, bounds, template };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -134,10 +139,15 @@ impl Engine {
         &self.shared.objects
     }
 
+    pub(crate) fn bounds(&self) -> &Arc<BoundCache> {
+        &self.shared.bounds
+    }
+
     /// What DataFusion needs to plan and run one statement on a snapshot.
     pub(crate) fn state(&self, snapshot: &Arc<Manifest>, default_schema: &str) -> SessionState {
         let mut state = self.shared.template.clone();
         default_schema.clone_into(&mut state.config_mut().options_mut().catalog.default_schema);
+        state.config_mut().set_extension(Arc::new(PastReads { engine: self.clone(), all: false }));
         state.register_catalog_list(catalog_list(self, snapshot));
         state.mark_start_execution();
         state
@@ -171,15 +181,15 @@ fn template(config: &EngineConfig) -> Result<SessionState> {
         .with_config(session)
         .with_runtime_env(env)
         .with_default_features()
-        .with_relation_planners(vec![Arc::new(RefuseTimeTravel)])
+        .with_relation_planners(vec![Arc::new(RefuseUnplanned)])
         .build())
 }
 
 /// Refuses what DataFusion would read over in silence.
 #[derive(Debug)]
-struct RefuseTimeTravel;
+struct RefuseUnplanned;
 
-impl RelationPlanner for RefuseTimeTravel {
+impl RelationPlanner for RefuseUnplanned {
     fn plan_relation(
         &self,
         relation: TableFactor,
@@ -187,8 +197,7 @@ impl RelationPlanner for RefuseTimeTravel {
     ) -> DfResult<RelationPlanning> {
         if let TableFactor::Table { name, version, sample, .. } = &relation {
             if version.is_some() {
-                let message =
-                    format!("table {name}: reading a table as of another time is not supported yet");
+                let message = format!("table {name} cannot be read as of another moment here");
                 return Err(to_datafusion(Error::unsupported(message)));
             }
             if sample.is_some() {

@@ -24,6 +24,7 @@
 //! What it refuses to know: how a commit is made, where the log lies, sockets, Flight. All of that is behind
 //! [`Database`].
 
+mod as_of;
 mod catalog;
 mod database;
 mod digest;
@@ -35,6 +36,7 @@ mod options;
 mod params;
 mod prepared;
 mod queries;
+mod restore;
 mod running;
 mod runtime;
 mod scan;
@@ -48,9 +50,10 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use as_of::{AsOf, show_time};
 pub use database::{
-    AppendRequest, CreateTable, Database, NodeRow, NodeSetting, Promoted, Promotion, Receipt, RowStream,
-    SectionRows,
+    AppendRequest, CreateTable, Database, Dropped, NodeRow, NodeSetting, Promoted, Promotion, Receipt, RowStream,
+    SectionRows, StagedSection,
 };
 pub use digest::AppendDigest;
 pub use engine::{Engine, EngineConfig};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow_schema::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
+use tandem_manifest::Manifest;
 use tandem_types::{DEFAULT_CATALOG, Result};
 
 use crate::catalog::SYSTEM_SCHEMA;
@@ -30,25 +31,23 @@ pub struct TableMeta {
     pub columns: SchemaRef,
 }
 
-/// The schemas, sorted by name.
-pub fn list_schemas(session: &Session) -> Vec<String> {
-    let snapshot = session.engine().database().snapshot();
+/// The schemas of a state, sorted by name.
+pub fn list_schemas(snapshot: &Manifest) -> Vec<String> {
     let mut names: Vec<String> =
         snapshot.schemas().chain([SYSTEM_SCHEMA, INFORMATION_SCHEMA]).map(str::to_owned).collect();
     names.sort_unstable();
     names
 }
 
-/// All tables of the newest snapshot, sorted by schema and name.
+/// All tables of a state, sorted by schema and name.
 ///
 /// # Errors
 ///
 /// Only if DataFusion fails to say what its own tables are.
-pub async fn list_tables(session: &Session) -> Result<Vec<TableMeta>> {
-    let snapshot = session.engine().database().snapshot();
-    let state = session.state(&snapshot)?;
+pub async fn list_tables(session: &Session, snapshot: &Arc<Manifest>) -> Result<Vec<TableMeta>> {
+    let state = session.state(snapshot)?;
     let mut tables = Vec::new();
-    for schema in list_schemas(session) {
+    for schema in list_schemas(snapshot) {
         let provider = state.schema_for_ref(TableReference::partial(schema.as_str(), "any")).tandem()?;
         let mut names = provider.table_names();
         names.sort_unstable();

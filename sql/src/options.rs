@@ -8,6 +8,8 @@ use std::time::Duration;
 use tandem_manifest::Manifest;
 use tandem_types::{Error, Result, Seq, TableName};
 
+use crate::as_of::AsOf;
+
 /// A client's token is this long at most, in bytes.
 const TOKEN_BYTES_MAX: usize = 128;
 
@@ -119,6 +121,8 @@ pub struct ReadOptions {
     pub latest: bool,
     /// How long to wait for it; `None`: [`READ_DEADLINE`].
     pub deadline: Option<Duration>,
+    /// The state to read; `None`: the newest one.
+    pub as_of: Option<AsOf>,
 }
 
 impl ReadOptions {

@@ -12,16 +12,18 @@ use datafusion::sql::parser::Statement as SqlStatement;
 use tandem_manifest::{Manifest, Step};
 use tandem_types::{Error, ErrorKind, Result, Seq, TableName};
 
+use crate::as_of::{PastReads, is_versioned, with_versions};
 use crate::database::Receipt;
 use crate::digest::statement_digest;
 use crate::error::IntoTandem;
 use crate::options::{Ack, ReadOptions, WriteOptions};
 use crate::params::{Parameters, row_values};
+use crate::restore::{RestorePlan, drop_partitions};
 use crate::running::{Planned, PlannedQuery, physical_plan};
 use crate::session::Session;
-use crate::statement::{Show, Statement, parse};
+use crate::statement::{Dml, Restore, Show, Statement, parse};
 use crate::wire::wire_schema;
-use crate::write::{CreateAs, Insert};
+use crate::write::{CreateAs, Insert, dml};
 
 /// A query runs once per row of parameters; more rows than this are a mistake.
 const QUERY_ROWS_MAX: usize = 10_000;
@@ -47,8 +49,16 @@ enum Kind {
     /// The value of a session option, or of all of them.
     Setting(Option<String>),
     Insert(Insert),
+    Dml(Arc<Dml>),
     CreateAs(CreateAs),
     Steps(Vec<Step>),
+    Restore(Restore),
+    /// What a restore would change.
+    RestorePlan(Restore),
+    DropPartitions {
+        table: TableName,
+        labels: Vec<String>,
+    },
     Optimize(TableName),
     Checkpoint,
     Cancel(String),
@@ -62,6 +72,8 @@ struct Query {
     source: Source,
     /// Good as long as the snapshot is still the newest.
     planned: (Seq, LogicalPlan),
+    /// Whether a table in it is read as of a moment of its own: what that means may depend on the clock.
+    versioned: bool,
 }
 
 /// What a query is made of.
@@ -85,8 +97,10 @@ impl Source {
 pub struct UpdateResult {
     /// Its commit; for a statement that committed nothing, the state it saw.
     pub seq: Seq,
-    /// Rows written; `None` for statements that write no rows.
+    /// Rows written, changed or deleted; `None` for statements that do none of that, and where nobody knows any more.
     pub rows: Option<u64>,
+    /// Whether `rows` is a fact, and no estimate.
+    pub exact: bool,
     /// The write had been committed before under its token: seq and rows are those of the first time.
     pub duplicate: bool,
     /// The level at which it was acknowledged.
@@ -96,11 +110,11 @@ pub struct UpdateResult {
 impl UpdateResult {
     /// Of a statement that committed nothing.
     pub(crate) fn nothing(seq: Seq, rows: Option<u64>) -> Self {
-        Self { seq, rows, duplicate: false, acked: Ack::Store }
+        Self { seq, rows, exact: true, duplicate: false, acked: Ack::Store }
     }
 
     /// Of one that commits, and writes no rows to be counted.
-    fn uncounted(receipt: Receipt) -> Self {
+    pub(crate) fn uncounted(receipt: Receipt) -> Self {
         Self { rows: None, ..receipt.into() }
     }
 }
@@ -108,7 +122,7 @@ impl UpdateResult {
 impl From<Receipt> for UpdateResult {
     fn from(receipt: Receipt) -> Self {
         let Receipt { seq, rows, duplicate, acked } = receipt;
-        Self { seq, rows: Some(rows), duplicate, acked }
+        Self { seq, rows: Some(rows), exact: true, duplicate, acked }
     }
 }
 
@@ -125,20 +139,29 @@ impl Prepared {
             let (session, text) = (Arc::clone(&session), Arc::clone(&text));
             async move { one_statement(&session, &text) }
         };
-        let analysed = if read.demands_more_than(seen) {
+        let analysed = if read.demands_more_than(seen) || read.as_of.is_some() {
             let statement = engine.runtime().run_within(limit, what, parse()).await?;
-            if reads(&statement) {
-                session.settle(read).await?;
+            if writes(&statement) {
+                session.check_present(read)?;
             }
+            let snapshot = match reads(&statement) {
+                true => session.state_for(read).await?,
+                false => engine.database().snapshot(),
+            };
+            let pinned = Pinned { snapshot, past: read.as_of.is_some() };
             let work = {
                 let session = Arc::clone(&session);
-                async move { analyse(&session, statement).await }
+                async move { analyse(&session, statement, pinned).await }
             };
             engine.runtime().run_within(limit, what, work).await?
         } else {
             let analysis = || {
                 let (session, parsing) = (Arc::clone(&session), parse());
-                async move { analyse(&session, parsing.await?).await }
+                async move {
+                    let statement = parsing.await?;
+                    let pinned = Pinned { snapshot: session.engine().database().snapshot(), past: false };
+                    analyse(&session, statement, pinned).await
+                }
             };
             match engine.runtime().run_within(limit, what, analysis()).await {
                 // What is not known here may have been created on another node a moment ago.
@@ -156,12 +179,15 @@ impl Prepared {
 
     /// Whether it yields rows, by [`plan`](Self::plan); all else runs in [`update`](Self::update).
     pub fn is_query(&self) -> bool {
-        matches!(*self.kind, Kind::Query(_) | Kind::Setting(_))
+        matches!(*self.kind, Kind::Query(_) | Kind::Setting(_) | Kind::RestorePlan(_))
     }
 
     /// Whether it concerns nothing and nobody but its own session: it reads, or sets an option.
     pub fn only_for_its_session(&self) -> bool {
-        matches!(*self.kind, Kind::Query(_) | Kind::Setting(_) | Kind::Set { .. })
+        matches!(
+            *self.kind,
+            Kind::Query(_) | Kind::Setting(_) | Kind::RestorePlan(_) | Kind::Set { .. }
+        )
     }
 
     /// The text it was made of.
@@ -203,25 +229,41 @@ impl Prepared {
             return Err(Error::invalid("the statement yields no rows: it is no query"));
         }
         let bound = self.parameters.bind(params)?;
-        if matches!(*self.kind, Kind::Query(_)) {
-            self.session.settle(read).await?;
-        }
-        let this = self.clone();
         let engine = self.session.engine();
-        let work = async move { this.plan_bound(bound).await };
+        let pinned = match *self.kind {
+            Kind::Query(_) => {
+                Pinned { snapshot: self.session.state_for(read).await?, past: read.as_of.is_some() }
+            }
+            _ => Pinned { snapshot: engine.database().snapshot(), past: false },
+        };
+        let shown = match self.kind.as_ref() {
+            Kind::RestorePlan(restore) => {
+                Some(RestorePlan::new(engine.database().as_ref(), restore, read).await?.query()?)
+            }
+            _ => None,
+        };
+        let this = self.clone();
+        let work = async move { this.plan_bound(bound, pinned, shown).await };
         let limit = engine.config().planning_limit;
         engine.runtime().run_within(limit, "planning the query", work).await
     }
 
-    async fn plan_bound(&self, bound: Option<RecordBatch>) -> Result<PlannedQuery> {
+    async fn plan_bound(
+        &self,
+        bound: Option<RecordBatch>,
+        pinned: Pinned,
+        shown: Option<LogicalPlan>,
+    ) -> Result<PlannedQuery> {
         let engine = self.session.engine().clone();
-        let snapshot = engine.database().snapshot();
-        let state = self.session.state(&snapshot)?;
+        let state = pinned.state(&self.session)?;
+        let snapshot = pinned.snapshot;
         let plan = match self.kind.as_ref() {
-            Kind::Query(query) if snapshot.seq() == query.planned.0 => query.planned.1.clone(),
+            Kind::Query(query) if snapshot.seq() == query.planned.0 && !query.versioned => {
+                query.planned.1.clone()
+            }
             Kind::Query(query) => query.source.plan(&state, &snapshot).await?,
             Kind::Setting(name) => setting_plan(&self.session, name.as_deref())?,
-            _ => return Err(Error::internal("a statement that is no query was planned")),
+            _ => shown.ok_or_else(|| Error::internal("a statement that is no query was planned"))?,
         };
         let plans = match &bound {
             None => vec![plan],
@@ -281,7 +323,7 @@ impl Prepared {
         let database = session.engine().database();
         let now = || database.snapshot().seq();
         let done = match self.kind.as_ref() {
-            Kind::Query(_) | Kind::Setting(_) => {
+            Kind::Query(_) | Kind::Setting(_) | Kind::RestorePlan(_) => {
                 return Err(Error::invalid("the statement is a query: it changes nothing"));
             }
             Kind::Checkpoint => return Ok(UpdateResult::nothing(database.checkpoint().await?, None)),
@@ -296,7 +338,12 @@ impl Prepared {
                 return Ok(UpdateResult::nothing(now(), None));
             }
             Kind::Optimize(table) => UpdateResult::uncounted(database.optimize(table).await?),
-            Kind::Insert(_) | Kind::CreateAs(_) | Kind::Steps(_) => self.write(bound, request, read).await?,
+            Kind::Insert(_)
+            | Kind::Dml(_)
+            | Kind::CreateAs(_)
+            | Kind::Steps(_)
+            | Kind::Restore(_)
+            | Kind::DropPartitions { .. } => self.write(bound, request, read).await?,
         };
         session.wrote(done.seq);
         Ok(done)
@@ -309,12 +356,13 @@ impl Prepared {
         read: &ReadOptions,
     ) -> Result<UpdateResult> {
         let (session, sql) = (&self.session, &self.sql);
+        session.check_present(read)?;
         let database = session.engine().database();
         let mut options = session.write_options(request);
         if let Some(token) = &mut options.token {
             token.digest = statement_digest(&session.default_schema(), sql, bound.as_ref())?;
             if let Some(receipt) = database.repeated(&options).await? {
-                let counted = !matches!(*self.kind, Kind::Steps(_));
+                let counted = matches!(*self.kind, Kind::Insert(_) | Kind::CreateAs(_));
                 return Ok(if counted { receipt.into() } else { UpdateResult::uncounted(receipt) });
             }
         }
@@ -322,6 +370,10 @@ impl Prepared {
             Kind::Insert(insert) => {
                 session.settle(read).await?;
                 insert.run(session, sql, bound, options).await
+            }
+            Kind::Dml(dml) => {
+                session.settle(read).await?;
+                dml::run(session, dml, sql, bound, options).await
             }
             Kind::CreateAs(create) => {
                 session.settle(read).await?;
@@ -331,6 +383,20 @@ impl Prepared {
                 let base = database.snapshot().seq();
                 let receipt = database.submit(base, steps.clone(), options).await?;
                 Ok(UpdateResult::uncounted(receipt))
+            }
+            Kind::Restore(restore) => {
+                session.settle(read).await?;
+                let RestorePlan { base, steps, .. } = RestorePlan::new(database.as_ref(), restore, read).await?;
+                if steps.is_empty() {
+                    return Ok(UpdateResult::nothing(base, None));
+                }
+                Ok(UpdateResult::uncounted(database.submit(base, steps, options).await?))
+            }
+            Kind::DropPartitions { table, labels } => {
+                session.settle(read).await?;
+                let snapshot = database.snapshot();
+                let steps = vec![drop_partitions(&snapshot, table, labels)?];
+                Ok(UpdateResult::uncounted(database.submit(snapshot.seq(), steps, options).await?))
             }
             _ => Err(Error::internal("a statement that does not write was to write")),
         }
@@ -352,14 +418,55 @@ fn one_statement(session: &Session, sql: &str) -> Result<Statement> {
 fn reads(statement: &Statement) -> bool {
     matches!(
         statement,
-        Statement::Query(_) | Statement::Show(_) | Statement::Insert { .. } | Statement::CreateTableAs { .. }
+        Statement::Query(_)
+            | Statement::Show(_)
+            | Statement::Insert { .. }
+            | Statement::Dml(_)
+            | Statement::CreateTableAs { .. }
     )
 }
 
-async fn analyse(session: &Arc<Session>, statement: Statement) -> Result<(Kind, Parameters, SchemaRef)> {
+/// The state that a statement is planned on.
+struct Pinned {
+    snapshot: Arc<Manifest>,
+    /// Somebody asked for a state of the past.
+    past: bool,
+}
+
+impl Pinned {
+    /// What DataFusion needs to plan on it.
+    fn state(&self, session: &Session) -> Result<SessionState> {
+        let mut state = session.state(&self.snapshot)?;
+        if self.past {
+            let reads = PastReads { engine: session.engine().clone(), all: true };
+            state.config_mut().set_extension(Arc::new(reads));
+        }
+        Ok(state)
+    }
+}
+
+/// Whether a statement is for the present alone: it changes the database.
+fn writes(statement: &Statement) -> bool {
+    !matches!(
+        statement,
+        Statement::Query(_)
+            | Statement::Show(_)
+            | Statement::ShowSetting { .. }
+            | Statement::Set { .. }
+            | Statement::CancelQuery { .. }
+            | Statement::Optimize { .. }
+            | Statement::Checkpoint
+    )
+}
+
+async fn analyse(
+    session: &Arc<Session>,
+    statement: Statement,
+    pinned: Pinned,
+) -> Result<(Kind, Parameters, SchemaRef)> {
     let empty = Arc::new(Schema::empty());
     let plain = |kind| Ok((kind, Parameters::default(), Arc::clone(&empty) as SchemaRef));
-    let snapshot = session.engine().database().snapshot();
+    let snapshot = Arc::clone(&pinned.snapshot);
     let source = match statement {
         Statement::Query(statement) => Source::Statement(statement),
         Statement::Show(show) => Source::Show(show),
@@ -368,10 +475,14 @@ async fn analyse(session: &Arc<Session>, statement: Statement) -> Result<(Kind, 
             let schema = Arc::new(wire_schema(plan.schema().as_arrow()));
             return Ok((Kind::Setting(name), Parameters::default(), schema));
         }
-        Statement::Insert { table, columns, source } => {
-            let insert = Insert { table, columns, source };
+        Statement::Insert { table, columns, source, conflict } => {
+            let insert = Insert { table, columns, source, conflict };
             let parameters = insert.parameters(session, &snapshot).await?;
             return Ok((Kind::Insert(insert), parameters, empty));
+        }
+        Statement::Dml(dml) => {
+            let parameters = dml::parameters(&dml, session, &snapshot).await?;
+            return Ok((Kind::Dml(Arc::new(dml)), parameters, empty));
         }
         Statement::CreateTableAs { name, spec, if_not_exists, or_replace, query } => {
             let create = CreateAs { name, spec, if_not_exists, or_replace, query };
@@ -379,16 +490,22 @@ async fn analyse(session: &Arc<Session>, statement: Statement) -> Result<(Kind, 
             return Ok((Kind::CreateAs(create), parameters, empty));
         }
         Statement::Steps(steps) => return plain(Kind::Steps(steps)),
+        Statement::Restore { restore, explain: true } => {
+            return Ok((Kind::RestorePlan(restore), Parameters::default(), RestorePlan::schema()));
+        }
+        Statement::Restore { restore, explain: false } => return plain(Kind::Restore(restore)),
+        Statement::DropPartitions { table, labels } => return plain(Kind::DropPartitions { table, labels }),
         Statement::Optimize { table } => return plain(Kind::Optimize(table)),
         Statement::Checkpoint => return plain(Kind::Checkpoint),
         Statement::CancelQuery { id } => return plain(Kind::Cancel(id)),
         Statement::Set { name, value } => return plain(Kind::Set { name, value }),
     };
-    let state = session.state(&snapshot)?;
+    let state = pinned.state(session)?;
     let plan = source.plan(&state, &snapshot).await?;
     let parameters = Parameters::of(&plan)?;
     let schema = result_schema(&state, &plan);
-    Ok((Kind::Query(Query { source, planned: (snapshot.seq(), plan) }), parameters, schema))
+    let versioned = matches!(&source, Source::Statement(statement) if is_versioned(statement));
+    Ok((Kind::Query(Query { source, planned: (snapshot.seq(), plan), versioned }), parameters, schema))
 }
 
 /// How the rows of a plan look on the wire. Types are final only after analysis, which a plan whose
@@ -405,7 +522,8 @@ fn result_schema(state: &SessionState, plan: &LogicalPlan) -> SchemaRef {
 }
 
 /// Plans a statement that must only read.
-pub(crate) async fn query_plan(state: &SessionState, statement: SqlStatement) -> Result<LogicalPlan> {
+pub(crate) async fn query_plan(state: &SessionState, mut statement: SqlStatement) -> Result<LogicalPlan> {
+    let state = with_versions(state, &mut statement).await?;
     let plan = state.statement_to_plan(statement).await.tandem()?;
     let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     reading.verify_plan(&plan).map_err(|e| {

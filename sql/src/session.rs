@@ -11,16 +11,14 @@ use datafusion::scalar::ScalarValue;
 use tandem_manifest::{Manifest, SchemaPolicy};
 use tandem_types::{DEFAULT_CATALOG, DEFAULT_SCHEMA, Error, Result, Seq, parse_duration};
 
+use crate::as_of::{AsOf, refuse_write};
 use crate::engine::Engine;
 use crate::error::IntoTandem;
 use crate::options::{Ack, ClientToken, ReadOptions, WriteOptions, parse_read, parse_seq, show_duration};
 use crate::prepared::Prepared;
 
-/// Options that the design reserves for later.
-const RESERVED: &[&str] = &["as_of"];
-
 const KNOWN: &str = "catalog, schema, tandem.schema, tandem.ack, tandem.ack_timeout, tandem.min_seq, tandem.read, \
-                     tandem.token and tandem.last_seq";
+                     tandem.as_of, tandem.token and tandem.last_seq";
 
 /// One client's session. Its methods may be called from several threads at once.
 #[derive(Debug)]
@@ -40,6 +38,8 @@ struct Options {
     ack_timeout: Option<Duration>,
     min_seq: Option<Seq>,
     latest: bool,
+    /// Reads see this state; `None`: the newest.
+    as_of: Option<AsOf>,
     /// For the next write.
     token: Option<ClientToken>,
 }
@@ -53,6 +53,7 @@ impl Default for Options {
             ack_timeout: None,
             min_seq: None,
             latest: false,
+            as_of: None,
             token: None,
         }
     }
@@ -121,6 +122,21 @@ impl Session {
             min_seq: min_seq.or(options.min_seq),
             latest: latest.unwrap_or(options.latest),
             deadline,
+            as_of: options.as_of,
+        }
+    }
+
+    /// The state that a read sees, once it is what the read demands.
+    ///
+    /// # Errors
+    ///
+    /// `Behind` if it does not come in time; `HistoryGone` if it is not kept any more.
+    pub async fn state_for(&self, read: &ReadOptions) -> Result<Arc<Manifest>> {
+        self.settle(read).await?;
+        let database = self.engine.database();
+        match read.as_of {
+            Some(at) => database.state_as_of(at, read.deadline).await,
+            None => Ok(database.snapshot()),
         }
     }
 
@@ -132,6 +148,15 @@ impl Session {
     pub async fn settle(&self, read: &ReadOptions) -> Result<()> {
         let database = self.engine.database();
         if read.demands_more_than(database.snapshot().seq()) { database.settle(read).await } else { Ok(()) }
+    }
+
+    /// Refuses to write where the past is read.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`, saying how to come back.
+    pub fn check_present(&self, read: &ReadOptions) -> Result<()> {
+        read.as_of.map_or(Ok(()), |at| Err(refuse_write(at)))
     }
 
     /// Whether something was committed after `seen`, on whichever node; it is applied here then.
@@ -214,6 +239,11 @@ impl Session {
                 self.options_now().latest = latest;
                 Ok(())
             }
+            "tandem.as_of" => {
+                let at = value.map(AsOf::parse).transpose().map_err(wrong)?;
+                self.options_now().as_of = at;
+                Ok(())
+            }
             "tandem.token" => {
                 let token = value.map(ClientToken::parse).transpose().map_err(wrong)?;
                 self.options_now().token = token;
@@ -253,6 +283,7 @@ impl Session {
             ("tandem.ack_timeout".to_owned(), options.ack_timeout.map(show_duration).unwrap_or_default()),
             ("tandem.min_seq".to_owned(), options.min_seq.map(|seq| seq.to_string()).unwrap_or_default()),
             ("tandem.read".to_owned(), if options.latest { "latest" } else { "applied" }.to_owned()),
+            ("tandem.as_of".to_owned(), options.as_of.map(|at| at.to_string()).unwrap_or_default()),
             ("tandem.token".to_owned(), options.token.map(|token| token.text).unwrap_or_default()),
             ("tandem.last_seq".to_owned(), self.last_seq().to_string()),
         ]
@@ -292,8 +323,5 @@ fn parse_policy(text: &str) -> Result<SchemaPolicy> {
 }
 
 fn unknown(name: &str) -> Error {
-    if name.strip_prefix("tandem.").is_some_and(|rest| RESERVED.contains(&rest)) {
-        return Error::unsupported(format!("session option {name:?} is not supported yet"));
-    }
     Error::invalid(format!("unknown session option {name:?}; known are {KNOWN}"))
 }

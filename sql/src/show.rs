@@ -167,6 +167,11 @@ pub fn create_table(table: &Table) -> String {
     if table.timestamp().is_some() || !sort.is_empty() {
         sql += &format!("\nORDER BY ({})", sort.join(", "));
     }
+    if table.is_keyed() {
+        let key = table.primary_key().iter().filter_map(|id| table.schema().column(*id));
+        let key: Vec<String> = key.map(|column| quote_name(&column.name)).collect();
+        sql += &format!("\nPRIMARY KEY ({})", key.join(", "));
+    }
     let mut options: Vec<String> =
         table.def().options.iter().map(|(key, value)| format!("{key} = {}", text(value))).collect();
     if table.timestamp().is_none() && all.iter().any(is_timestamp) {

@@ -1,12 +1,16 @@
 """`tandem serve`: flags, files and variables, starting, stopping, and stores that it must not touch."""
 
+import contextlib
 import json
 import pathlib
 import shutil
+import signal
+import socket
 import threading
 import time
 
 import pyarrow as pa
+import pyarrow.flight
 import pytest
 
 import harness
@@ -50,7 +54,6 @@ def test_a_flag_outranks_a_variable_outranks_the_file(tmp_path):
 
     def serve(*arguments, env=None):
         ready.unlink(missing_ok=True)
-        import signal
         import subprocess
 
         process = subprocess.Popen(
@@ -127,6 +130,35 @@ def test_sigterm_does_not_wait_for_an_idle_client(own_node):
         began = time.monotonic()
         assert own_node.stop() == 0
         assert time.monotonic() - began < 15
+
+
+def test_sigterm_does_not_wait_for_half_a_request(own_node):
+    host, port = own_node.ready["http"].split(":")
+    with socket.create_connection((host, int(port))) as half:
+        half.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert own_node.stop() == 0
+        assert time.monotonic() - began < 15
+    assert "HTTP requests are still running" in own_node.log.read_text()
+
+
+def test_a_second_signal_stops_at_once(own_node):
+    own_node.sql("CREATE TABLE t (n BIGINT)")
+    schema = pa.schema([("n", pa.int64())])
+    with own_node.flight() as client:
+        # A request that goes on for as long as requests may.
+        writer, _ = client.do_put(pa.flight.FlightDescriptor.for_path("t"), schema)
+        own_node.process.send_signal(signal.SIGTERM)
+        harness.wait_until(lambda: "again to stop at once" in own_node.log.read_text(), 10, "the node stops")
+        time.sleep(0.2)
+        assert own_node.is_up()
+        began = time.monotonic()
+        own_node.process.send_signal(signal.SIGINT)
+        assert own_node.wait_ended() == 0
+        assert time.monotonic() - began < 5
+        with contextlib.suppress(pa.ArrowException):
+            writer.close()
 
 
 @pytest.fixture
@@ -211,7 +243,7 @@ def test_a_damaged_store_does_not_start_a_node(filled):
 
 
 def test_reserved_names_say_that_they_are_not_there_yet(own_node):
-    for statement in ("ALTER DATABASE SET (history_window = '7d')", "SELECT * FROM system.forks", "UNDROP TABLE t"):
+    for statement in ("ALTER DATABASE SET (history_window = '7d')", "SELECT * FROM system.forks"):
         with pytest.raises(Exception, match="(?i)not supported|not found|unknown|does not exist|syntax|expected"):
             own_node.sql(statement)
 

@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("tandem-segment", 2),
     ("tandem-log", 2),
     ("tandem-compact", 3),
+    ("tandem-collect", 3),
     ("tandem-client", 3),
     ("tandem-writer", 3),
     ("tandem-sql", 3),

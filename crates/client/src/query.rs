@@ -25,6 +25,7 @@ use crate::upload;
 
 const DUPLICATE_TRAILER: &str = "tandem-duplicate";
 const ACKED_TRAILER: &str = "tandem-acked";
+const EXACT_TRAILER: &str = "tandem-exact";
 
 /// What a write did. It was carried out exactly once, before this was known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Written {
     /// Rows inserted, updated or deleted; absent for statements that do not count rows.
     #[serde(default)]
     pub rows: Option<i64>,
+    /// `rows` is an estimate: others changed the table between the count and the commit.
+    #[serde(skip)]
+    pub estimated: bool,
     /// It had been committed before under its token: seq and rows are those of the first time.
     #[serde(skip)]
     pub duplicate: bool,
@@ -54,6 +58,7 @@ impl Written {
 
     fn with_metadata(self, metadata: &MetadataMap) -> Self {
         Self {
+            estimated: text(metadata, EXACT_TRAILER) == Some("false"),
             duplicate: text(metadata, DUPLICATE_TRAILER) == Some("true"),
             acked: text(metadata, ACKED_TRAILER).map(str::to_owned),
             ..self

@@ -126,6 +126,7 @@ fn kind_of_name(name: &str) -> Option<ErrorKind> {
         "not-writer" => ErrorKind::NotWriter,
         "quorum-timeout" => ErrorKind::QuorumTimeout,
         "behind" => ErrorKind::Behind,
+        "history-gone" => ErrorKind::HistoryGone,
         _ => return None,
     })
 }

@@ -1,7 +1,9 @@
 //! What to compact next: a function of a table's state.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+mod append;
+mod groups;
+mod keyed;
+mod pending;
 
 use tandem_format::{DataFile, FileName, SectionPart};
 use tandem_manifest::Table;
@@ -23,6 +25,14 @@ pub struct Policy {
     /// Files with so many rows fill a row group of their own: rewriting them together with others makes no query
     /// faster.
     pub full_rows: u64,
+    /// A file is rewritten once so many pending mutations may touch its rows.
+    pub mutations: usize,
+    /// Bytes of files that the jobs of one commit rewrite to fold mutations or late rows in, beyond the first: files
+    /// stream by, but a commit that comes too late wastes all of it.
+    pub fold_bytes: u64,
+    /// Rows of a keyed table that come late wait until they are one in so many of the rows that are rewritten with
+    /// them: so rewriting costs no more than this many times the rows written.
+    pub late_share: u64,
 }
 
 impl Default for Policy {
@@ -34,6 +44,9 @@ impl Default for Policy {
             fan_in: 8,
             job_bytes: 96 << 20,
             full_rows: 1 << 18,
+            mutations: 32,
+            fold_bytes: 512 << 20,
+            late_share: 8,
         }
     }
 }
@@ -43,15 +56,52 @@ impl Default for Policy {
 pub enum Urgency {
     /// Only what pays.
     Usual,
-    /// What pays, and the tail up to this seq, which has waited long enough.
-    OldTail(Seq),
-    /// All of the tail up to this seq, and files until at most one small one per partition is left: one that is neither
-    /// half of the target's size nor has [`Policy::full_rows`].
+    /// What pays, and what has waited long enough. A seq of 0 stands for nothing.
+    Waited {
+        /// Rows committed up to here go to files, unless they are late ones of a keyed table.
+        tail: Seq,
+        /// Mutations and late rows of keyed tables up to here are folded in, whatever that costs.
+        fold: Seq,
+    },
+    /// All of the tail and all mutations up to this seq, and files until at most one small one per partition is left: one
+    /// that is neither half of the target's size nor has [`Policy::full_rows`]. On a keyed table a small one may also
+    /// stay between large ones that are left alone.
     Everything(Seq),
 }
 
+impl Urgency {
+    /// Whether rows that were committed at `seq` go to files now.
+    fn tail_is_due(self, seq: Seq) -> bool {
+        match self {
+            Self::Usual => false,
+            Self::Waited { tail, .. } => seq <= tail,
+            Self::Everything(upto) => seq <= upto,
+        }
+    }
+
+    /// Whether a mutation or late row that was committed at `seq` is folded now.
+    fn fold_is_due(self, seq: Seq) -> bool {
+        match self {
+            Self::Usual => false,
+            Self::Waited { fold, .. } => seq <= fold,
+            Self::Everything(upto) => seq <= upto,
+        }
+    }
+
+    /// How many small files are worth a merge.
+    fn fan_in(self, policy: &Policy) -> usize {
+        match self {
+            Self::Usual | Self::Waited { .. } => policy.fan_in.max(2),
+            Self::Everything(_) => 2,
+        }
+    }
+}
+
 /// A piece of work, on one partition.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// On a keyed table it is *closed*: it names every file and every part of the tail whose times touch those of its
+/// inputs from the first to the last. Only then are its outputs the exact state of all their keys.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Job {
     pub table: TableId,
     pub partition: Partition,
@@ -63,113 +113,52 @@ pub struct Job {
     pub level: u32,
     /// Outputs are closed at about this many bytes.
     pub target_bytes: u64,
+    /// Ticks at which the outputs are cut, ascending: no output holds rows from both sides. Rows that come later then
+    /// overlap fewer files.
+    pub cuts: Vec<i64>,
+    /// The tail is too large for memory: a keyed job reads its inputs so many times, and takes another share of the
+    /// keys each time. 0 is as 1.
+    pub slices: u32,
 }
 
 /// Files of this share of the target are large enough to be left alone.
 const DONE_SHARE: u64 = 2;
 
-/// What the next commit on a table should do: jobs on different partitions, the worthiest first, as many as
-/// [`Policy::job_bytes`] allows; none if nothing is worth doing.
+/// What the next commit on a table should do: jobs that share no input, on a keyed table at most one per partition, the
+/// worthiest first, as many as [`Policy::job_bytes`] allows; none if nothing is worth doing.
 ///
 /// They go together because a section that spans many partitions is then read once, not once for each of them, and
 /// because a commit costs the same for one as for all.
 pub fn next_jobs(table: &Table, policy: &Policy, urgency: Urgency) -> Vec<Job> {
-    let target_bytes = target_file_size(table);
-    let tail = tail_jobs(table, policy, urgency, target_bytes);
-    if tail.is_empty() { file_jobs(table, policy, urgency, target_bytes) } else { tail }
+    let plan = Plan { table, policy, urgency, target_bytes: target_file_size(table) };
+    if table.is_keyed() { keyed::jobs(&plan) } else { append::jobs(&plan) }
+}
+
+/// What the jobs of a table are chosen by.
+struct Plan<'a> {
+    table: &'a Table,
+    policy: &'a Policy,
+    urgency: Urgency,
+    target_bytes: u64,
+}
+
+impl Plan<'_> {
+    fn is_small(&self, file: &DataFile) -> bool {
+        file.size < self.target_bytes / DONE_SHARE && file.rows < self.policy.full_rows
+    }
+
+    /// Whether a partition's tail of so much pays to be compacted.
+    fn tail_pays(&self, rows: u64, bytes: u64, sections: usize) -> bool {
+        rows >= self.policy.tail_rows
+            || bytes >= self.policy.tail_bytes
+            || sections >= self.policy.tail_sections
+    }
 }
 
 /// The table's `target_file_size`.
 fn target_file_size(table: &Table) -> u64 {
     const DEFAULT: u64 = 128 << 20;
     table.option("target_file_size").and_then(|v| v.parse().ok()).unwrap_or(DEFAULT).max(1 << 16)
-}
-
-#[derive(Default)]
-struct TailOf {
-    rows: u64,
-    bytes: u64,
-    parts: Vec<(SectionPart, u64)>,
-}
-
-fn tail_jobs(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64) -> Vec<Job> {
-    let mut by_partition: BTreeMap<Partition, TailOf> = BTreeMap::new();
-    let last = match urgency {
-        Urgency::Usual => Seq(u64::MAX),
-        Urgency::OldTail(seq) | Urgency::Everything(seq) => seq,
-    };
-    for tail in table.tail().take_while(|t| t.key.seq <= last) {
-        let whole = tail.section.rows.max(1);
-        for (partition, rows) in tail.section.partitions.iter().filter(|(p, _)| tail.live.contains(p)) {
-            let bytes = u64::try_from(u128::from(tail.section.len) * u128::from(*rows) / u128::from(whole))
-                .unwrap_or(tail.section.len);
-            let of = by_partition.entry(*partition).or_default();
-            of.rows += rows;
-            of.bytes += bytes;
-            of.parts.push((SectionPart { section: tail.key, partition: *partition }, bytes));
-        }
-    }
-    let worth = |of: &TailOf| match urgency {
-        Urgency::OldTail(_) | Urgency::Everything(_) => true,
-        Urgency::Usual => {
-            of.rows >= policy.tail_rows
-                || of.bytes >= policy.tail_bytes
-                || of.parts.len() >= policy.tail_sections
-        }
-    };
-    let mut worthy: Vec<(Partition, TailOf)> = by_partition.into_iter().filter(|(_, of)| worth(of)).collect();
-    worthy.sort_by_key(|(partition, of)| Reverse((of.bytes, *partition)));
-    let mut jobs: Vec<Job> = Vec::new();
-    let mut room = policy.job_bytes;
-    for (partition, of) in worthy {
-        let mut parts = of.parts;
-        if of.bytes > room {
-            // A part of a partition makes a file that must be merged later: only one that is too large for any job is cut.
-            if !jobs.is_empty() {
-                continue;
-            }
-            let mut taken = 0;
-            parts.retain(|(_, bytes)| {
-                // The first is taken whatever its size.
-                let fits = taken == 0 || taken + bytes <= room;
-                taken += bytes;
-                fits
-            });
-        }
-        room = room.saturating_sub(of.bytes);
-        let parts = parts.into_iter().map(|(part, _)| part).collect();
-        jobs.push(Job { table: table.id(), partition, parts, files: Vec::new(), level: 0, target_bytes });
-    }
-    jobs
-}
-
-fn file_jobs(table: &Table, policy: &Policy, urgency: Urgency, target_bytes: u64) -> Vec<Job> {
-    let mut by_partition: BTreeMap<Partition, Vec<(Seq, &DataFile)>> = BTreeMap::new();
-    let is_small = |file: &DataFile| file.size < target_bytes / DONE_SHARE && file.rows < policy.full_rows;
-    for state in table.files().filter(|state| is_small(&state.file)) {
-        by_partition.entry(state.file.name.partition).or_default().push((state.created, &state.file));
-    }
-    let fan_in = match urgency {
-        Urgency::Usual | Urgency::OldTail(_) => policy.fan_in,
-        Urgency::Everything(_) => 2,
-    };
-    let mut worthy: Vec<_> = by_partition.into_iter().filter(|(_, files)| files.len() >= fan_in).collect();
-    worthy.sort_by_key(|(partition, files)| Reverse((files.len(), *partition)));
-    let mut jobs: Vec<Job> = Vec::new();
-    let mut room = policy.job_bytes;
-    for (partition, mut files) in worthy {
-        files.sort_unstable_by_key(|(created, file)| (*created, file.name));
-        files.truncate(policy.fan_in.max(2) * 2);
-        let bytes = files.iter().map(|(_, file)| file.size).sum();
-        if bytes > room && !jobs.is_empty() {
-            continue;
-        }
-        room = room.saturating_sub(bytes);
-        let level = files.iter().map(|(_, file)| file.level + 1).max().unwrap_or(1);
-        let files = files.into_iter().map(|(_, file)| file.name).collect();
-        jobs.push(Job { table: table.id(), partition, parts: Vec::new(), files, level, target_bytes });
-    }
-    jobs
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod local;
 mod meter;
 mod mutant;
 mod open;
+mod overlay;
 mod probe;
 mod retry;
 pub mod sim;
@@ -40,7 +41,7 @@ pub use local::LocalStore;
 pub use mutant::Mutant;
 pub use open::open_store;
 pub use probe::probe;
-pub use store::{CreateOutcome, Store};
+pub use store::{CreateOutcome, Listed, Store};
 
 /// What a node is given of the outside. Cheap to clone; clones share everything.
 #[derive(Clone, Debug)]

@@ -44,6 +44,10 @@ pub enum Mutant {
     CheckpointNotReadBack,
     /// Recovery starts from a checkpoint that the log does not record.
     UnrecordedCheckpointUsed,
+    /// The collector takes what nobody names for garbage, whenever it was made.
+    HorizonIgnored,
+    /// The log is trimmed up to its end, whatever checkpoints there are.
+    FloorAheadOfCheckpoint,
 }
 
 impl Env {

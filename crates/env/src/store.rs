@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tandem_types::{Error, Result};
 
 use crate::meter::Metered;
+use crate::overlay::Overlay;
 use crate::retry::{answered, describe, is_final, public_error, publicly, says_exists, wait};
 use crate::{Chance, Clock, LocalStore, Mutant};
 
@@ -34,6 +36,15 @@ pub enum CreateOutcome {
     Exists,
     /// Stored, not stored, or stored later; with the reason. Read it back.
     Unknown(String),
+}
+
+/// An object, as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub path: String,
+    pub bytes: u64,
+    /// When it was stored, by the store's clock, in microseconds since 1970.
+    pub modified: i64,
 }
 
 /// One database's objects in one object store. Cheap to clone.
@@ -112,6 +123,19 @@ impl Store {
             mutant: std::sync::OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// This store with another behind it: data files and segments that are not here are read there. Nothing is written
+    /// there, and nothing deleted.
+    #[must_use]
+    pub fn over(&self, parent: &Self) -> Self {
+        let over = |own: &Arc<dyn ObjectStore>, parent: &Arc<dyn ObjectStore>| -> Arc<dyn ObjectStore> {
+            Arc::new(Overlay { own: own.clone(), parent: parent.clone() })
+        };
+        let Inner { url, local, remote, clock, chance, .. } = &*self.inner;
+        let log = over(&self.inner.log, &parent.inner.log);
+        let data = over(&self.inner.data, &parent.inner.data);
+        Self::new(url.clone(), log, data, local.clone(), *remote, clock.clone(), chance.clone())
     }
 
     /// Creates the object if nothing has its name: one request, put-if-absent, never repeated
@@ -313,6 +337,58 @@ impl Store {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(public_error("cannot delete", path, self.url(), &error)),
         }
+    }
+
+    /// Removes objects, in bulk where the store can; absent ones are fine. How many are gone, and the first error, if any:
+    /// what could not be removed stays for another time.
+    pub async fn delete_all(&self, paths: Vec<String>) -> (u64, Option<Error>) {
+        let (mut gone, mut failed) = (0, None);
+        let locations: Vec<_> = paths.iter().map(|path| Path::parse(path).map_err(Into::into)).collect();
+        let mut answers = self.inner.data.delete_stream(futures::stream::iter(locations).boxed());
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => gone += 1,
+                Err(error) => {
+                    let public = || public_error("cannot delete", "an object", self.url(), &error);
+                    failed = failed.or_else(|| Some(public()));
+                }
+            }
+        }
+        (gone, failed)
+    }
+
+    /// All objects below `dir`, in any order. Costs a request for every thousand or so.
+    pub fn list_below(&self, dir: &str) -> BoxStream<'static, Result<Listed>> {
+        let location = match self.location(dir) {
+            Ok(location) => location,
+            Err(error) => return futures::stream::once(async { Err(error) }).boxed(),
+        };
+        let (dir, url) = (dir.to_owned(), self.url().to_owned());
+        self.inner
+            .data
+            .list(Some(&location))
+            .map(move |found| match found {
+                Ok(meta) => Ok(Listed {
+                    path: meta.location.to_string(),
+                    bytes: meta.size,
+                    modified: meta.last_modified.timestamp_micros(),
+                }),
+                Err(error) => Err(public_error("cannot list", &dir, &url, &error)),
+            })
+            .boxed()
+    }
+
+    /// The store's own clock, in microseconds since 1970: the time that it gives to an object made now, which is put at
+    /// `path` for that and taken away again. As coarse as the store's clock.
+    pub async fn now_by_store(&self, path: &str) -> Result<i64> {
+        self.put_overwrite(path, Bytes::from_static(b"what is the time?\n")).await?;
+        let location = self.location(path)?;
+        let look = || async { self.inner.log.head(&location).await };
+        let answer = answered(&*self.inner.clock, &*self.inner.chance, look).await;
+        if let Err(error) = self.delete(path).await {
+            tracing::debug!(path, %error, "could not take an object away");
+        }
+        publicly(answer, "cannot look at", path, self.url()).map(|meta| meta.last_modified.timestamp_micros())
     }
 
     /// Makes what was seen in `dir` durable. A local directory shows an object before its

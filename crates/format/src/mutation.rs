@@ -21,6 +21,11 @@ pub struct MutationKey {
 }
 
 impl MutationKey {
+    /// Where the section lies that the mutation carries, if it carries one.
+    pub fn as_section(&self) -> SectionKey {
+        SectionKey { seq: self.seq, transaction: self.transaction, section: self.section }
+    }
+
     /// Whether it acts on the rows of a section.
     pub fn follows(&self, section: &SectionKey) -> bool {
         (section.seq, section.transaction, section.section) < (self.seq, self.transaction, self.section)
@@ -63,7 +68,8 @@ impl Mutation {
         }
     }
 
-    pub(crate) fn section_mut(&mut self) -> Option<&mut Section> {
+    /// As [`Mutation::section`], to be changed.
+    pub fn section_mut(&mut self) -> Option<&mut Section> {
         match &mut self.kind {
             MutationKind::Lookup { section, .. } => Some(section),
             MutationKind::Delete { .. } | MutationKind::Update { .. } => None,

@@ -32,7 +32,8 @@ pub enum Appended {
     Created(HeaderHash),
     /// The seq is another's. Read on from it.
     Lost,
-    /// Deletion had reopened the number: start over from a checkpoint.
+    /// The log was trimmed past the number, so that what stands there, if anything, says nothing: the commit may have been
+    /// in the log before, and may not. Start over from a checkpoint; tokens settle it.
     Reopened,
     /// Nobody could be asked within the bound. It may still land; tokens settle it.
     Unknown(String),
@@ -86,12 +87,12 @@ impl Log {
 
     /// The store said "created": it is a commit unless deletion had freed the number.
     async fn created(&self, proposal: &Proposal) -> Result<Result<Appended, String>> {
+        if self.env.mutant(Mutant::NoFloorCheckInWriter) {
+            return Ok(Ok(Appended::Created(proposal.encoded.hash)));
+        }
         match self.floor().await {
             Ok(floor) if floor >= proposal.header.seq => Ok(Ok(Appended::Reopened)),
             Ok(_) => Ok(Ok(Appended::Created(proposal.encoded.hash))),
-            Err(_) if self.env.mutant(Mutant::NoFloorCheckInWriter) => {
-                Ok(Ok(Appended::Created(proposal.encoded.hash)))
-            }
             Err(e) if passing(e.kind()) => Ok(Err(format!("created, but the floor cannot be read: {e}"))),
             Err(e) => Err(e),
         }
@@ -108,14 +109,29 @@ impl Log {
                 }
                 self.created(proposal).await
             }
-            Ok(Some(_)) => Ok(Ok(Appended::Lost)),
+            // Another's, unless it came late into a number that was freed: ours may have been there before.
+            Ok(Some(_)) => self.below_floor(seq, Ok(Appended::Lost)).await,
             // The request may land later: the same bytes again, never the next number.
-            Ok(None) => match self.floor().await {
-                Ok(floor) if floor >= seq => Ok(Ok(Appended::Reopened)),
-                Ok(_) => Ok(Err("not there yet".to_owned())),
-                Err(e) if passing(e.kind()) => Ok(Err(e.to_string())),
-                Err(e) => Err(e),
+            Ok(None) => self.below_floor(seq, Err("not there yet".to_owned())).await,
+            Err(e) if passing(e.kind()) => Ok(Err(e.to_string())),
+            Err(e) if e.kind() == ErrorKind::Damaged => match self.below_floor(seq, Err(e.to_string())).await
+            {
+                Ok(Ok(reopened)) => Ok(Ok(reopened)),
+                _ => Err(e),
             },
+            Err(e) => Err(e),
+        }
+    }
+
+    /// `otherwise`, which was seen before the call, unless the log was trimmed past the number by now.
+    async fn below_floor(
+        &self,
+        seq: Seq,
+        otherwise: Result<Appended, String>,
+    ) -> Result<Result<Appended, String>> {
+        match self.floor().await {
+            Ok(floor) if floor >= seq => Ok(Ok(Appended::Reopened)),
+            Ok(_) => Ok(otherwise),
             Err(e) if passing(e.kind()) => Ok(Err(e.to_string())),
             Err(e) => Err(e),
         }

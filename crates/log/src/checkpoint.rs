@@ -17,6 +17,9 @@ use crate::Log;
 /// How many parts are written or read at once.
 const PARTS_AT_ONCE: usize = 8;
 
+/// How many commits are read before they are applied.
+const RUN: usize = 256;
+
 /// A checkpoint that was read back and folded a second time: what a commit may record.
 #[derive(Clone, Debug)]
 pub struct WrittenCheckpoint {
@@ -29,7 +32,8 @@ pub struct WrittenCheckpoint {
 }
 
 impl Log {
-    /// Writes `manifest` as a checkpoint. `previous` is the newest recorded one, whose parts may be reused.
+    /// Writes `manifest` as a checkpoint. It goes on from the newest recorded one, whoever wrote that: reuses its parts, and
+    /// reads only the log after it. `previous` is what is known of it here; `None`: it is asked for.
     ///
     /// The caller commits the record; until then the checkpoint does not count.
     pub async fn write_checkpoint(
@@ -37,8 +41,17 @@ impl Log {
         manifest: &Manifest,
         previous: Option<&WrittenCheckpoint>,
     ) -> Result<WrittenCheckpoint> {
-        let kept: HashMap<[u8; 32], Seq> =
-            previous.iter().flat_map(|p| &p.parts).map(|part| (part.hash, part.base)).collect();
+        let (base, parts) = match self.load_previous(manifest, previous).await {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => (Manifest::empty(self.database), Vec::new()),
+            // Nothing of it is reused, so that the next one mends it.
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                tracing::warn!(error = %e, "the last checkpoint cannot be used: the next one is made from the whole log");
+                (Manifest::empty(self.database), Vec::new())
+            }
+            Err(e) => return Err(e),
+        };
+        let kept: HashMap<[u8; 32], Seq> = parts.iter().map(|part| (part.hash, part.base)).collect();
         let mut refs = Vec::new();
         let mut fresh: Vec<(PartRef, Bytes)> = Vec::new();
         for entries in manifest.checkpoint_parts() {
@@ -64,7 +77,7 @@ impl Log {
             Some(theirs) => theirs,
             None => (root_hash, refs),
         };
-        self.verify_checkpoint(manifest, root_hash, previous).await?;
+        self.verify_checkpoint(manifest, root_hash, base).await?;
         Ok(WrittenCheckpoint { seq: manifest.seq(), root_hash, parts, bytes_written })
     }
 
@@ -81,11 +94,35 @@ impl Log {
         }
     }
 
+    /// The newest recorded checkpoint before a state, as it is stored, and its parts.
+    async fn load_previous(
+        &self,
+        manifest: &Manifest,
+        known: Option<&WrittenCheckpoint>,
+    ) -> Result<Option<(Manifest, Vec<PartRef>)>> {
+        let recorded = match known.map(|p| (p.seq, p.root_hash)).or(manifest.checkpoint()) {
+            // A log that begins with a copied state has recorded nothing yet: the floor names what it rests on.
+            None => self.newest_floor().await?.map(|floor| (floor.checkpoint, floor.root_hash)),
+            recorded => recorded,
+        };
+        let Some((seq, root_hash)) = recorded else { return Ok(None) };
+        let (loaded, found) = self.load_checkpoint(seq).await?;
+        if found != root_hash {
+            return Err(Error::damaged(format!("{} is not what the log records", root_path(seq))));
+        }
+        let parts = match known {
+            Some(known) => known.parts.clone(),
+            None => self.load_root(seq).await?.0.parts,
+        };
+        Ok(Some((loaded, parts)))
+    }
+
+    /// `base` is a state on the way there, from stored bytes.
     async fn verify_checkpoint(
         &self,
         manifest: &Manifest,
         root_hash: [u8; 32],
-        previous: Option<&WrittenCheckpoint>,
+        base: Manifest,
     ) -> Result<()> {
         if self.env.mutant(Mutant::CheckpointNotReadBack) {
             return Ok(());
@@ -98,17 +135,16 @@ impl Log {
             )));
         }
         // Fold once more, from stored bytes only: a fault in memory must not become the truth.
-        let mut folded = match previous {
-            Some(previous) => self.load_checkpoint(previous.seq).await?.0,
-            None => Manifest::empty(self.database),
-        };
+        let mut folded = base;
         while folded.seq() < manifest.seq() {
-            let next = folded.seq().next();
-            let commit = self
-                .read(next)
-                .await?
-                .ok_or_else(|| Error::damaged(format!("{} is missing", commit_path(next))))?;
-            folded = folded.apply(&commit.header, commit.hash)?.manifest;
+            let left = usize::try_from(manifest.seq().0 - folded.seq().0).unwrap_or(usize::MAX);
+            let run = self.read_run(folded.seq(), left.min(RUN)).await?;
+            if run.is_empty() {
+                return Err(Error::damaged(format!("{} is missing", commit_path(folded.seq().next()))));
+            }
+            for commit in run {
+                folded = folded.apply(&commit.header, commit.hash)?.manifest;
+            }
         }
         if folded.digest() != manifest.digest() {
             return Err(Error::internal(format!(
@@ -128,7 +164,8 @@ impl Log {
         Ok((manifest, hash))
     }
 
-    pub(crate) async fn load_root(&self, seq: Seq) -> Result<(CheckpointRoot, [u8; 32])> {
+    /// The root of the checkpoint at `seq`, recorded or not, and its hash. `Damaged` if it is not there.
+    pub async fn load_root(&self, seq: Seq) -> Result<(CheckpointRoot, [u8; 32])> {
         let path = root_path(seq);
         let missing = || Error::damaged(format!("{path} is missing"));
         let object = self.env.store.get(&path).await?.ok_or_else(missing)?;

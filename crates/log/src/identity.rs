@@ -1,8 +1,5 @@
 //! Making a prefix a database, once.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
 use bytes::Bytes;
 use tandem_env::Env;
 use tandem_format::{Identity, decode_identity, encode_identity, identity_path};
@@ -21,8 +18,7 @@ impl Log {
             if let Some(bytes) = env.store.get(path).await? {
                 let identity = decode_identity(&bytes).map_err(|e| e.context(env.store.url()))?;
                 env.store.seen_is_durable("").await?;
-                let next_floor = Arc::new(AtomicU64::new(1));
-                return Ok(Self { env, database: identity.database, next_floor });
+                return Ok(Self { env, database: identity.database, floors: Default::default() });
             }
             // Whoever's create wins: the next round reads what is there.
             let identity = Identity { database: DatabaseId(env.chance.next_u128()) };

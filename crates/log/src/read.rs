@@ -1,11 +1,8 @@
 //! Reading commits back.
 
-use std::sync::atomic::Ordering;
-
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use tandem_env::Mutant;
-use tandem_format::{CommitHeader, DecodedCommit, HeaderHash, commit_path, decode_commit, floor_path};
+use tandem_format::{CommitHeader, DecodedCommit, HeaderHash, commit_path, decode_commit};
 use tandem_types::{Error, ErrorKind, Result, Seq};
 
 use crate::Log;
@@ -81,17 +78,39 @@ impl Log {
         Ok(Some(stored))
     }
 
+    /// As [`Log::read_stored`], of a commit that was applied before: what is handed out is known to be that commit.
+    ///
+    /// # Errors
+    ///
+    /// `HistoryGone` if the log was trimmed there.
+    pub async fn read_applied(&self, seq: Seq) -> Result<Option<StoredCommit>> {
+        let stored = self.read_stored(seq).await;
+        self.check_floor(seq).await?;
+        stored
+    }
+
     /// The payload of a commit that must be there.
+    ///
+    /// # Errors
+    ///
+    /// `HistoryGone` if it is missing because the log was trimmed there.
     pub async fn read_payload(&self, seq: Seq) -> Result<Payload> {
         let path = commit_path(seq);
-        let object = self.env.store.get(&path).await?.ok_or_else(|| vanished(&path))?;
+        let Some(object) = self.env.store.get(&path).await? else {
+            self.check_floor(seq).await?;
+            return Err(vanished(&path));
+        };
         Ok(Payload(decode_commit(&object).map_err(|e| e.context(&path))?.payload))
     }
 
     /// The commits that follow `applied`, in order, at most `limit`; empty if `applied` is the head.
     ///
     /// The floor is read afterwards and must be below the first of them: a lower object may have been deleted and
-    /// created again by a writer that slept. Above it, the caller must load a checkpoint.
+    /// created again by a writer that slept.
+    ///
+    /// # Errors
+    ///
+    /// `HistoryGone` if it is not: the caller has to start over from a checkpoint, see [`Log::recover`].
     pub async fn read_run(&self, applied: Seq, limit: usize) -> Result<Vec<Commit>> {
         let run = self.read_run_stored(applied, limit).await?;
         Ok(run.into_iter().map(|stored| stored.commit).collect())
@@ -100,13 +119,24 @@ impl Log {
     /// As [`Log::read_run`], with the bytes; see [`Log::read_stored`].
     pub async fn read_run_stored(&self, applied: Seq, limit: usize) -> Result<Vec<StoredCommit>> {
         let first = applied.next();
+        let run = self.read_unchecked(first, limit).await;
+        if run.as_ref().is_ok_and(|run| !run.is_empty()) {
+            // Others created them: what is answered from them must survive what they survive.
+            self.env.store.seen_is_durable("log").await?;
+        }
+        match &run {
+            // What is being deleted, or was created anew, may look like anything.
+            Err(e) if e.kind() != ErrorKind::Damaged => {}
+            _ => self.check_floor(first).await?,
+        }
+        run
+    }
+
+    async fn read_unchecked(&self, first: Seq, limit: usize) -> Result<Vec<StoredCommit>> {
         let mut run = Vec::new();
         // The head is the common case: ask for one before asking for many.
         match self.read_stored(first).await? {
-            None => {
-                self.check_floor(first).await?;
-                return Ok(run);
-            }
+            None => return Ok(run),
             Some(commit) => run.push(commit),
         }
         // Mostly few are missing, and each read that finds nothing is paid for: how many are asked for grows with the run.
@@ -120,7 +150,7 @@ impl Log {
             let before = run.len();
             run.extend(found.into_iter().map_while(|commit| commit));
             if run.len() - before < asked {
-                return self.ended(first, run).await;
+                return Ok(run);
             }
             at_once *= 2;
         }
@@ -129,47 +159,7 @@ impl Log {
         while let Some(Some(commit)) = rest.try_next().await? {
             run.push(commit);
         }
-        drop(rest);
-        self.ended(first, run).await
-    }
-
-    /// A run that was read from `first` on, once it may be used.
-    async fn ended(&self, first: Seq, run: Vec<StoredCommit>) -> Result<Vec<StoredCommit>> {
-        // Others created them: what is answered from them must survive what they survive.
-        self.env.store.seen_is_durable("log").await?;
-        self.check_floor(first).await?;
         Ok(run)
-    }
-
-    /// The floor: the highest seq whose log object may have been deleted. One request if it did not move.
-    pub async fn floor(&self) -> Result<Seq> {
-        let mut k = self.next_floor.load(Ordering::Acquire);
-        while self.env.store.get(&floor_path(k)).await?.is_some() {
-            k += 1;
-            self.next_floor.fetch_max(k, Ordering::AcqRel);
-        }
-        match k {
-            0 | 1 => Ok(Seq(0)),
-            // Written by a program that can trim the log, which this one cannot yet read.
-            _ => Err(Error::newer_format(format!(
-                "{} exists: the log was trimmed by a newer version of this program",
-                floor_path(k - 1)
-            ))),
-        }
-    }
-
-    async fn check_floor(&self, first: Seq) -> Result<()> {
-        if self.env.mutant(Mutant::NoFloorCheckInReader) {
-            return Ok(());
-        }
-        let floor = self.floor().await?;
-        if floor >= first {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("the log below {floor} was trimmed: load the newest checkpoint"),
-            ));
-        }
-        Ok(())
     }
 }
 

@@ -7,10 +7,13 @@ use tandem_manifest::Manifest;
 use tandem_types::{Error, ErrorKind, Result, Seq};
 
 use crate::checkpoint::WrittenCheckpoint;
-use crate::{Admits, ApplyLimit, Commit, Log};
+use crate::{Admits, ApplyLimit, Commit, Log, Until};
 
 /// How many commits are read before they are applied.
 const RUN: usize = 256;
+
+/// How often recovery starts over because the log was trimmed under it.
+const ATTEMPTS: u32 = 5;
 
 /// How many seqs beyond the end of the log are looked at for what a hole would hide.
 const PROBED: usize = 8;
@@ -43,8 +46,9 @@ impl Bounds<'_> {
 impl Log {
     /// Loads the newest checkpoint that the log records, and applies what follows it.
     ///
-    /// A checkpoint whose root was written but never recorded, or that is damaged, is passed over for an older one;
-    /// without any, the log is replayed from its first commit. A hole in the log is an error.
+    /// A checkpoint whose root was written but never recorded, or that is damaged or cannot be read by this version, is
+    /// passed over for an older one; without any, the log is replayed from its first commit. A hole in the log, or a commit
+    /// of a newer version, is an error.
     pub async fn recover(&self) -> Result<Recovered> {
         self.recover_within(&ApplyLimit::default(), 0).await
     }
@@ -57,19 +61,42 @@ impl Log {
     /// `Unavailable`, saying what is missing, if the log was trimmed and no checkpoint is left that is old enough.
     pub async fn recover_within(&self, limit: &ApplyLimit, now: i64) -> Result<Recovered> {
         self.env.store.seen_is_durable("log").await?;
+        let bounds = Bounds { limit, now };
+        let mut attempt = 1;
+        loop {
+            match self.recover_once(bounds).await {
+                Err(e) if e.kind() == ErrorKind::HistoryGone && attempt < ATTEMPTS => {
+                    tracing::info!(reason = %e, "the log was trimmed while it was read, starting over");
+                    attempt += 1;
+                }
+                Err(e) if e.kind() == ErrorKind::HistoryGone => {
+                    return Err(Error::damaged(format!("{e}, and no checkpoint from there on can be used")));
+                }
+                recovered => return recovered,
+            }
+        }
+    }
+
+    async fn recover_once(&self, bounds: Bounds<'_>) -> Result<Recovered> {
+        let limit = bounds.limit;
+        let floor = self.newest_floor().await?;
         let names = self.env.store.list_dir(ROOT_DIR).await?;
         let mut roots: Vec<Seq> = names.iter().filter_map(|name| parse_root_name(name)).collect();
+        if let Some(floor) = floor {
+            // The log does not go on from those below it. The one that it names is there, listed or not.
+            roots.retain(|seq| *seq >= floor.seq && *seq != floor.checkpoint);
+            roots.push(floor.checkpoint);
+        }
         roots.sort_unstable();
         let newest = roots.last().copied().unwrap_or_default();
         let oldest = roots.first().copied();
-        let bounds = Bounds { limit, now };
         if !limit.is_none() {
             let within = self.roots_within(&roots, bounds).await?;
             roots.truncate(within);
         }
         // All checkpoints are too new: only the whole log leads there, if it still is whole.
         if let (true, Some(oldest)) = (roots.is_empty(), oldest)
-            && self.read(Seq(1)).await?.is_none()
+            && (floor.is_some() || self.read(Seq(1)).await?.is_none())
         {
             return Err(too_old(limit, oldest));
         }
@@ -101,6 +128,9 @@ impl Log {
 
     /// How many of the roots, oldest first, lie within a limit. Their times grow with their seqs: few need to be read.
     async fn roots_within(&self, roots: &[Seq], bounds: Bounds<'_>) -> Result<usize> {
+        if let (Some(Until::Seq(last)), true) = (bounds.limit.until, bounds.limit.delay.is_zero()) {
+            return Ok(roots.partition_point(|root| *root <= last));
+        }
         let (mut within, mut beyond) = (0, roots.len());
         while within < beyond {
             let middle = within + (beyond - within) / 2;
@@ -108,7 +138,7 @@ impl Log {
             let fits = match self.load_root(seq).await {
                 Ok((root, _)) => bounds.admit(seq, root.commit_time),
                 // Which side of the limit it is on cannot be told: an older one is right in any case.
-                Err(e) if e.kind() == ErrorKind::Damaged => {
+                Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::NewerFormat) => {
                     tracing::warn!(%seq, error = %e, "a checkpoint cannot be used, trying older ones");
                     false
                 }
@@ -125,25 +155,46 @@ impl Log {
 
     /// The second value: whether the limit ended the replay.
     async fn recover_newest(&self, mut roots: Vec<Seq>, bounds: Bounds<'_>) -> Result<(Recovered, bool)> {
+        let mut newer = None;
         while let Some(seq) = roots.pop() {
-            match self.recover_from(seq, bounds).await {
+            let start = match self.load_checkpoint(seq).await {
+                Ok(start) => start,
+                Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::NewerFormat) => {
+                    tracing::warn!(%seq, error = %e, "a checkpoint cannot be used, trying an older one");
+                    // Who wrote it writes such commits, too, and stops us there; where none comes, all is well.
+                    newer = newer.or(Some(e).filter(|e| e.kind() == ErrorKind::NewerFormat));
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            match self.recover_from(seq, start, bounds).await {
                 Ok(Some(recovered)) => return Ok(recovered),
                 Ok(None) => tracing::info!(%seq, "a checkpoint was never recorded, trying an older one"),
                 Err(e) if e.kind() == ErrorKind::Damaged => {
-                    tracing::warn!(%seq, error = %e, "a checkpoint cannot be used, trying an older one");
+                    tracing::warn!(%seq, error = %e, "the log after a checkpoint is damaged, trying an older one");
                 }
                 Err(e) => return Err(e),
             }
         }
-        let (manifest, replay) = self.replay(Manifest::empty(self.database), bounds, |_| {}).await?;
+        let replayed = self.replay(Manifest::empty(self.database), bounds, |_| {}).await;
+        let (manifest, replay) = match (replayed, newer) {
+            (Err(e), Some(newer)) if e.kind() == ErrorKind::HistoryGone => return Err(newer),
+            (replayed, _) => replayed?,
+        };
         let (replayed, replayed_bytes) = (replay.commits, replay.bytes);
         Ok((Recovered { manifest, checkpoint: None, replayed, replayed_bytes }, replay.ended))
     }
 
-    /// `None`: the log after the checkpoint does not record it.
-    async fn recover_from(&self, seq: Seq, bounds: Bounds<'_>) -> Result<Option<(Recovered, bool)>> {
-        let (start, root_hash) = self.load_checkpoint(seq).await?;
-        let mut recorded = self.env.mutant(Mutant::UnrecordedCheckpointUsed);
+    /// `None`: neither the log after the checkpoint nor its floor records it.
+    async fn recover_from(
+        &self,
+        seq: Seq,
+        (start, root_hash): (Manifest, [u8; 32]),
+        bounds: Bounds<'_>,
+    ) -> Result<Option<(Recovered, bool)>> {
+        let floor = self.newest_floor().await?;
+        let mut recorded = self.env.mutant(Mutant::UnrecordedCheckpointUsed)
+            || floor.is_some_and(|floor| (floor.checkpoint, floor.root_hash) == (seq, root_hash));
         let (manifest, replay) = self
             .replay(start, bounds, |state| recorded |= state.checkpoint() == Some((seq, root_hash)))
             .await?;

@@ -2,7 +2,9 @@
 
 mod appending;
 mod checkpoints;
+mod past;
 mod recovering;
+mod trimming;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,6 +136,7 @@ fn append(sections: u64) -> Step {
         name: TableName::public("t"),
         target: AppendTarget::New(spec),
         policy: SchemaPolicy::Create,
+        on_conflict: None,
         fields: vec![column],
         sections: (0..sections).map(draft).collect(),
     })

@@ -1,9 +1,12 @@
 //! A manifest as a checkpoint, and back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tandem_format::{CheckpointRoot, CommittedToken, PartEntry, PartRef, encode_part_entry};
-use tandem_types::{Error, Result};
+use tandem_format::{
+    CheckpointRoot, CommittedToken, ObjectName, PartEntry, PartRef, Section, SectionKey, encode_part_entry,
+};
+use tandem_types::{DatabaseId, Error, Result};
 
 use crate::digest::{Entry, entry_hash};
 use crate::ops;
@@ -94,6 +97,7 @@ impl Manifest {
             logged_bytes: self.logged.bytes,
             horizon: self.horizon,
             history_start: self.history_start,
+            brought_back: self.brought_back,
             pins: self.pins().cloned().collect(),
             schemas: self.schemas.keys().cloned().collect(),
             settings: self.settings.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
@@ -102,11 +106,81 @@ impl Manifest {
         }
     }
 
+    /// The same tables as another database, `database`, that goes on from here by itself. Its sections that rode in commits lie
+    /// where `moved` says, for it has none of the log up to here. It has no past, nothing holds that back, and every node
+    /// may write to it.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` if a section that rode in a commit was not moved.
+    pub fn forked(&self, database: DatabaseId, moved: &BTreeMap<SectionKey, ObjectName>) -> Result<Self> {
+        let mut root = self.checkpoint_root(Vec::new());
+        root.database = database;
+        (root.horizon, root.history_start) = (self.seq, self.seq);
+        root.recorded = None;
+        root.pins.clear();
+        root.primary = None;
+        root.lease = None;
+        root.settings.retain(|(key, _)| key != "mode");
+        let mut forked = Self::of_root(&root);
+        for mut entry in self.checkpoint_parts().into_iter().flatten() {
+            let carried = match &mut entry {
+                PartEntry::RemovedFile { .. } | PartEntry::RemovedSegment { .. } => continue,
+                PartEntry::Tail { key, section, .. } => Some((*key, section)),
+                PartEntry::Mutation { pending, .. } => {
+                    let key = pending.key.as_section();
+                    pending.mutation.section_mut().map(|section| (key, section))
+                }
+                _ => None,
+            };
+            if let Some((key, section)) = carried
+                && section.segment.is_none()
+            {
+                let missing = || Error::internal("a section was left behind in the log");
+                section.segment = Some(*moved.get(&key).ok_or_else(missing)?);
+                section.offset = 0;
+            }
+            forked.load(entry)?;
+        }
+        Ok(forked)
+    }
+
+    /// The sections that ride in commits, of tails and of mutations.
+    pub fn inline_sections(&self) -> Vec<(SectionKey, Section)> {
+        let of_table = |table: &Table| {
+            let tail = table.tail.values().map(|t| (t.key, t.section.clone()));
+            let looked_up = table
+                .mutations
+                .values()
+                .filter_map(|m| Some((m.key.as_section(), m.mutation.section()?.clone())));
+            tail.chain(looked_up).collect::<Vec<_>>()
+        };
+        let sections = self.tables.values().flat_map(of_table);
+        sections.filter(|(_, section)| section.segment.is_none()).collect()
+    }
+
     /// The state that a checkpoint holds. The digest is computed anew from what was read and must be the stored one.
     pub fn from_checkpoint(
         root: &CheckpointRoot,
         parts: impl IntoIterator<Item = Result<Vec<PartEntry>>>,
     ) -> Result<Self> {
+        let mut manifest = Self::of_root(root);
+        for part in parts {
+            for entry in part? {
+                manifest.load(entry)?;
+            }
+        }
+        if manifest.digest() != root.digest {
+            return Err(Error::damaged(format!(
+                "the checkpoint at {} does not hold the state that its root promises",
+                root.seq
+            )));
+        }
+        Ok(manifest)
+    }
+
+    /// Everything but what the parts hold.
+    fn of_root(root: &CheckpointRoot) -> Self {
         let mut manifest = Self::empty(root.database);
         manifest.seq = root.seq;
         manifest.header_hash = root.header_hash;
@@ -120,6 +194,7 @@ impl Manifest {
         manifest.set_lease(root.lease.clone());
         manifest.horizon = root.horizon;
         manifest.history_start = root.history_start;
+        manifest.brought_back = root.brought_back;
         for pin in &root.pins {
             manifest.set_pin(pin.clone());
         }
@@ -138,18 +213,7 @@ impl Manifest {
             manifest.names.insert(state.name.clone(), state.table);
             manifest.tables.insert(state.table, Table::new(state.clone()));
         }
-        for part in parts {
-            for entry in part? {
-                manifest.load(entry)?;
-            }
-        }
-        if manifest.digest() != root.digest {
-            return Err(Error::damaged(format!(
-                "the checkpoint at {} does not hold the state that its root promises",
-                root.seq
-            )));
-        }
-        Ok(manifest)
+        manifest
     }
 
     fn load(&mut self, entry: PartEntry) -> Result<()> {

@@ -30,6 +30,7 @@ pub(crate) enum Entry {
     Mutation = 17,
     Pin = 18,
     History = 19,
+    BroughtBack = 20,
 }
 
 pub(crate) fn entry_hash(kind: Entry, parts: &[&[u8]]) -> u128 {

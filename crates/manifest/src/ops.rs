@@ -134,6 +134,7 @@ impl Manifest {
             changed: at,
             column_added: vec![at; new.def.schema.columns.len()],
             renamed: SchemaId(0),
+            restored: Seq(0),
         };
         self.next_table = self.next_table.next();
         self.names.insert(new.name.clone(), new.table);
@@ -353,6 +354,13 @@ impl Manifest {
             return Err(Error::invalid(
                 "a replacement has no inputs, or was made of a later state than this",
             ));
+        }
+        if replace.base < table.state.restored {
+            return Err(Error::serialization(format!(
+                "table {} was restored at {} and is not what was compacted",
+                table.name(),
+                table.state.restored
+            )));
         }
         for name in &replace.files {
             self.remove_file(at, &mut table, name)?;

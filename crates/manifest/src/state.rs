@@ -40,6 +40,8 @@ pub struct Manifest {
     pub(crate) horizon: Seq,
     pub(crate) history_start: Seq,
     pub(crate) pins: OrdMap<String, Arc<Pin>>,
+    /// See [`Manifest::brought_back`]; and the commit of the last such restore.
+    pub(crate) brought_back: Option<(Seq, Seq)>,
     /// Not part of the digest.
     pub(crate) logged: Logged,
     /// Sum of the hashes of all entries; [`Manifest::digest`] adds what there is only one of.
@@ -118,6 +120,7 @@ impl Manifest {
             horizon: Seq(0),
             history_start: Seq(0),
             pins: OrdMap::new(),
+            brought_back: None,
             logged: Logged::default(),
             digest: 0,
         }
@@ -177,7 +180,10 @@ impl Manifest {
                 entry_hash(Entry::History, &[&horizon.to_be_bytes(), &start.to_be_bytes()])
             }
         };
-        self.digest.wrapping_add(scalars).wrapping_add(history)
+        let brought_back = self.brought_back.map_or(0, |(Seq(from), Seq(at))| {
+            entry_hash(Entry::BroughtBack, &[&from.to_be_bytes(), &at.to_be_bytes()])
+        });
+        self.digest.wrapping_add(scalars).wrapping_add(history).wrapping_add(brought_back)
     }
 
     /// Objects whose base is below it may be deleted unless they are named: nobody may name such an object anew.
@@ -188,6 +194,12 @@ impl Manifest {
     /// The oldest snapshot that is kept; 0: all are.
     pub fn history_start(&self) -> Seq {
         self.history_start
+    }
+
+    /// The lowest commit in which rows lie that a restore brought back, while snapshots from before the last such restore are
+    /// kept: one of these may name them though neither its first nor its last does.
+    pub fn brought_back(&self) -> Option<Seq> {
+        self.brought_back.map(|(from, _)| from)
     }
 
     /// What holds history back, by id; some may have expired.

@@ -44,6 +44,10 @@ pub struct NodeConfig {
     pub upkeep_interval: Duration,
     /// Rows wait in the tail for this long at most before they go to data files.
     pub tail_age: Duration,
+    /// UPDATEs, DELETEs and late rows of keyed tables wait for this long at most before files are rewritten with them.
+    pub fold_age: Duration,
+    /// Compactions that run at once, at most: each takes memory for itself.
+    pub upkeep_jobs: usize,
     /// Footers of data files kept in memory.
     pub footer_cache_bytes: usize,
     /// A directory of this node alone, where parts of data files and segments are kept; `None`: nowhere.
@@ -111,6 +115,8 @@ impl Default for NodeConfig {
             upkeep: true,
             upkeep_interval: Duration::from_secs(1),
             tail_age: Duration::from_secs(300),
+            fold_age: Duration::from_secs(3600),
+            upkeep_jobs: std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1),
             footer_cache_bytes: 64 << 20,
             cache_dir: None,
             cache_bytes: 4 << 30,

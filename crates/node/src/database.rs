@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
@@ -11,11 +13,12 @@ use tandem_env::within;
 use tandem_format::{CommitHeader, ForeignToken, TransactionToken};
 use tandem_manifest::{Change, Manifest, Step, TailSection};
 use tandem_sql::{
-    ACK_TIMEOUT, Ack, AppendDigest, AppendRequest, ClientToken, Database, NodeRow, NodeSetting, Promoted,
-    Promotion, READ_DEADLINE, ReadOptions, Receipt, RowStream, SectionRows, WriteOptions,
+    ACK_TIMEOUT, Ack, AppendDigest, AppendRequest, AsOf, ClientToken, Database, Dropped, NodeRow,
+    NodeSetting, Promoted, Promotion, READ_DEADLINE, ReadOptions, Receipt, RowStream, SectionRows,
+    StagedSection, WriteOptions,
 };
 use tandem_types::{Error, Result, Seq, TableId, TableName, parse_duration};
-use tandem_writer::{Append, Committed, CreateTable, WriteToken};
+use tandem_writer::{Append, Committed, CreateTable, Prepared, Transacted, WriteToken};
 
 use crate::Shared;
 
@@ -49,6 +52,18 @@ impl Database for Shared {
         }
     }
 
+    async fn state_as_of(&self, at: AsOf, deadline: Option<Duration>) -> Result<Arc<Manifest>> {
+        self.past(at, deadline).await
+    }
+
+    async fn seq_at(&self, time: i64) -> Result<Seq> {
+        self.past_seq(time).await
+    }
+
+    async fn before_drop(&self, name: &TableName) -> Result<Dropped> {
+        self.find_drop(name).await
+    }
+
     async fn submit(&self, base: Seq, steps: Vec<Step>, mut options: WriteOptions) -> Result<Receipt> {
         if options.ack.is_none() && steps.iter().all(is_setting) {
             // The level that it sets is for the writes that follow; and it must be possible to take back one that
@@ -61,6 +76,35 @@ impl Database for Shared {
         self.acknowledged(committed, table.as_ref(), &options).await
     }
 
+    async fn stage_lookup(&self, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<StagedSection> {
+        let room = self.config.writer.inline_bytes / 2;
+        let (draft, prepared) = self.writer.prepare_lookup(&schema, rows, room).await?;
+        let rows = prepared.rows().next().flatten().cloned();
+        Ok(StagedSection { draft, held: Arc::new(prepared), rows })
+    }
+
+    async fn submit_staged(
+        &self,
+        base: Seq,
+        steps: Vec<Step>,
+        sections: Vec<StagedSection>,
+        options: WriteOptions,
+    ) -> Result<Receipt> {
+        let table = steps.iter().find_map(table_of).cloned();
+        let mut prepared = Prepared::default();
+        for section in &sections {
+            let held = section.held.downcast_ref::<Prepared>();
+            let held = held.ok_or_else(|| Error::internal("a section was staged elsewhere"))?;
+            prepared.extend(held.clone());
+        }
+        prepared.steps = steps;
+        let token = options.token.clone().map_or(WriteToken::Minted, client_token);
+        match self.writer.transact(base, &prepared, &token).await? {
+            Transacted::Committed(committed) => self.acknowledged(committed, table.as_ref(), &options).await,
+            Transacted::Recast(error) => Err(error),
+        }
+    }
+
     async fn repeated(&self, options: &WriteOptions) -> Result<Option<Receipt>> {
         let Some(token) = options.token.clone() else { return Ok(None) };
         match self.writer.repeated(&client_token(token))? {
@@ -70,7 +114,7 @@ impl Database for Shared {
     }
 
     async fn append(&self, request: AppendRequest, rows: RowStream) -> Result<Receipt> {
-        let AppendRequest { table, schema, policy, create, queued, options } = request;
+        let AppendRequest { table, schema, policy, create, on_conflict, queued, options } = request;
         let (token, rows) = match options.token.clone() {
             Some(token) if !token.digest.is_empty() => (client_token(token), rows),
             Some(token) => {
@@ -90,6 +134,7 @@ impl Database for Shared {
             table: table.clone(),
             schema,
             policy,
+            on_conflict,
             create: create.map(|create| CreateTable {
                 spec: create.spec,
                 if_not_exists: create.if_not_exists,
@@ -107,9 +152,14 @@ impl Database for Shared {
     }
 
     async fn read_log(&self, from: Seq, to: Seq, limit: usize) -> Result<Vec<(CommitHeader, u64)>> {
-        let seqs = (from.0..=to.0).map(Seq).take(limit);
-        let commits = stream::iter(seqs).map(|seq| self.log.read(seq)).buffered(LOG_READS);
-        let found: Vec<_> = commits.try_filter_map(|c| async move { Ok(c) }).try_collect().await?;
+        let mut found = self.headers(from, to, limit).await?;
+        if found.is_empty() && from <= to {
+            // What was trimmed is not there to be read; what follows it is.
+            let floor = self.log.floor().await?;
+            if floor >= from {
+                found = self.headers(floor.next(), to, limit).await?;
+            }
+        }
         let sized = |commit: tandem_log::Commit| {
             let bytes = inline_bytes(&commit.header);
             (commit.header, bytes)
@@ -204,6 +254,12 @@ impl Database for Shared {
 }
 
 impl Shared {
+    async fn headers(&self, from: Seq, to: Seq, limit: usize) -> Result<Vec<tandem_log::Commit>> {
+        let seqs = (from.0..=to.0).map(Seq).take(limit);
+        let commits = stream::iter(seqs).map(|seq| self.log.read(seq)).buffered(LOG_READS);
+        commits.try_filter_map(|c| async move { Ok(c) }).try_collect().await
+    }
+
     /// Waits until as many other nodes have applied a commit as were asked for.
     async fn acknowledged(
         &self,
@@ -291,7 +347,10 @@ fn table_of(step: &Step) -> Option<&TableName> {
         Step::CreateTable { name, .. }
         | Step::RenameTable { name, .. }
         | Step::AlterTable { name, .. }
+        | Step::DropPartitions { name, .. }
         | Step::Truncate { name } => Some(name),
+        Step::Mutate(mutate) => Some(&mutate.name),
+        Step::Append(append) => Some(&append.name),
         _ => None,
     }
 }

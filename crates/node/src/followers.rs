@@ -186,7 +186,7 @@ impl Tail {
     }
 
     async fn read(&self, seq: Seq) -> Result<Push> {
-        let stored = self.shared.log.read_stored(seq).await?;
+        let stored = self.shared.log.read_applied(seq).await?;
         let stored = stored.ok_or_else(|| {
             Error::unavailable(format!("commit {seq} is not in the store any more: load a checkpoint"))
         })?;

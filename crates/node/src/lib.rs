@@ -9,14 +9,14 @@
 //! What this crate promises:
 //!
 //! - [`Node::open`] returns a node that serves, or an error that says what is wrong with the store.
-//! - Upkeep (compaction, checkpoints) never blocks writers or readers, runs one job at a time, and a job that fails is
-//!   tried again later without harm.
+//! - Upkeep (compaction, checkpoints, expiry) never blocks writers or readers, runs as many jobs at a time as it may, and a
+//!   job that fails is tried again later without harm.
 //! - Other nodes make a node faster, never wrong: without them it reads the store. It finds them, and loses them, by
 //!   itself.
 //! - A replica commits nothing, and says who does.
 //! - Where one node at a time writes, the log says which; when that one falls silent another takes over, and it commits
 //!   nothing after that.
-//! - [`Node::shutdown`] ends upkeep and company; what was acknowledged needs no shutdown to survive.
+//! - [`Node::shutdown`] ends upkeep and company, soon; what was acknowledged needs no shutdown to survive.
 //!
 //! Words: an *upstream* pushes commits, a *follower* gets them; a *feed* is one upstream's pushes. A *heartbeat* is what a
 //! node says of itself in the store.
@@ -32,6 +32,7 @@ mod followers;
 mod following;
 mod handover;
 mod heartbeat;
+mod history;
 mod peers;
 mod prefetch;
 mod promote;
@@ -63,12 +64,16 @@ pub use tandem_manifest::Mode;
 pub use tandem_writer::WriterConfig;
 
 use followers::Downstream;
+use history::History;
 use peers::Peers;
 use tail::{TailReader, Turns};
 use upkeep::Upkeep;
 
 /// How long the last heartbeat may take to go away.
 const SILENT_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a job of upkeep may take to be left: it is left where it next waits for something.
+const LEFT_WITHIN: Duration = Duration::from_secs(2);
 
 /// A running node. Dropping it ends upkeep and company.
 #[derive(Debug)]
@@ -86,6 +91,8 @@ pub(crate) struct Shared {
     pub log: Log,
     pub writer: Writer,
     pub tail: TailReader,
+    /// States of the past.
+    pub history: History,
     pub footers: Arc<FooterCache>,
     /// Parts of data files and segments.
     pub disk: Option<DiskCache>,
@@ -96,7 +103,9 @@ pub(crate) struct Shared {
     pub downstream: Downstream,
     /// Whether followers are to be sent away.
     pub ending: watch::Sender<bool>,
-    /// Held while a compaction or a checkpoint runs: one at a time bounds their memory.
+    /// Whether jobs of upkeep are to be left as they are.
+    pub closing: watch::Sender<bool>,
+    /// Held while compactions or a checkpoint run: so many at a time bound their memory.
     pub upkeep: Mutex<Upkeep>,
 }
 
@@ -151,13 +160,15 @@ impl Node {
                 disk: disk.clone(),
                 turns: Turns::new(),
             },
+            history: History::new(log.clone()),
             footers: Arc::new(FooterCache::new(config.footer_cache_bytes).with_disk(disk.clone())),
             disk,
             progress: Progress::new(env.clock.clone()),
             peers: Peers::new(heartbeat::patience(interval)),
             downstream: Downstream::new(),
             ending: watch::channel(false).0,
-            upkeep: Mutex::new(Upkeep::new(checkpoint, replayed_bytes)),
+            closing: watch::channel(false).0,
+            upkeep: Mutex::new(Upkeep::new(&config, checkpoint, replayed_bytes)),
             env,
             log,
             writer,
@@ -243,11 +254,16 @@ impl Node {
         self.shared.ending.send_replace(true);
     }
 
-    /// Ends company, and upkeep after the job that runs now.
+    /// Ends company and upkeep, within some seconds whatever they do. A job that runs is left: a compaction or a checkpoint
+    /// that is not recorded harms nobody, and may take minutes.
     pub async fn shutdown(mut self) {
         self.dismiss_followers();
+        self.shared.closing.send_replace(true);
         // Whoever holds the lock is finished; a job that has not begun never does.
-        let _job = self.shared.upkeep.lock().await;
+        let job = within(&*self.shared.env.clock, LEFT_WITHIN, self.shared.upkeep.lock()).await;
+        if job.is_none() {
+            tracing::warn!("a job of upkeep goes on although the node ends; leaving it");
+        }
         self.tasks.clear();
         if let Some(mut heartbeat) = self.heartbeat.take() {
             // A store that does not answer keeps nobody from ending.

@@ -9,6 +9,7 @@ use crate::Shared;
 use crate::alerts::{self, between};
 use crate::peers::Heartbeat;
 use crate::roles::{PRIMARY, REPLICA, STANDBY, WRITER};
+use crate::upkeep::Expired;
 
 /// Tables that have gauges of their own, at most: a database of a million tables must not become a million series.
 const TABLES_MAX: usize = 1_000;
@@ -58,8 +59,18 @@ pub(crate) fn status(shared: &Shared) -> Value {
         "files": sum(|t| t.file_count() as u64),
         "file_bytes": sum(|t| t.file_bytes()),
         "tail_cache_bytes": shared.writer.tail().bytes(),
+        // Partitions that only a person lets go, by table.
+        "ttl_waits": ttl_waits(&state),
         "failure": shared.failure().map(|e| e.to_string()),
     })
+}
+
+fn ttl_waits(state: &Manifest) -> Value {
+    let waits = state.tables().filter_map(|table| {
+        let expired = Expired::of(state, table);
+        expired.is_suspicious().then(|| (table.name().to_string(), json!(expired.partitions.len())))
+    });
+    Value::Object(waits.collect())
 }
 
 /// What a node is called that says of itself what it was when it last said so: the log knows better who is the primary.

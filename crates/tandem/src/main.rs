@@ -1,13 +1,19 @@
 //! TandemDB in one binary: the server, the shell, the loader and the tools that talk to a node.
 
+mod bar;
+mod copies;
 mod import;
+mod place;
 mod promote;
 mod remote;
+mod restore;
 mod serve;
 mod shell;
 mod target;
+mod verify;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tandem_types::{Error, ErrorKind, Result};
@@ -36,9 +42,28 @@ enum Command {
     Checkpoint(remote::CheckpointArgs),
     // Its own words are longer than a line.
     Promote(promote::PromoteArgs),
+    // Likewise.
+    Restore(restore::RestoreArgs),
+    /// Make a database that begins as another one was, sharing its objects
+    ///
+    /// It takes as long as the metadata do, whatever the size, and is writable at once. The parent's log keeps what the
+    /// fork needs until the fork is detached.
+    Fork(copies::ForkArgs),
+    /// Copy a database as of a moment into another store
+    ///
+    /// The copy is a database of its own. Interrupted, the same command goes on where it ended; run again later, it fetches what
+    /// is new. Every object is verified as it is read.
+    Copy(copies::CopyArgs),
+    /// As copy, and look at the copy afterwards
+    Backup(copies::CopyArgs),
+    // Its own words are longer than a line.
+    Verify(verify::VerifyArgs),
     /// Say how a node is doing
     Status(remote::StatusArgs),
 }
+
+/// When a command is done, what its threads still compute, read or write counts for nothing: it gets this long to end.
+const LEFT_WITHIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     tandem_heap::share_arenas();
@@ -46,7 +71,11 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = runtime
         .map_err(|e| Error::internal(format!("the threads of the program cannot be started: {e}")))
-        .and_then(|runtime| runtime.block_on(run(command)));
+        .and_then(|runtime| {
+            let done = runtime.block_on(run(command));
+            runtime.shutdown_timeout(LEFT_WITHIN);
+            done
+        });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -93,6 +122,15 @@ async fn run(command: Command) -> Result<()> {
             let done = promote::run(&args, &server.urls).await;
             server.end(done).await
         }
+        Command::Restore(args) => {
+            let server = Server::reach(&args.target).await?;
+            let done = restore::run(&args, &server.urls).await;
+            server.end(done).await
+        }
+        Command::Fork(args) => copies::fork(&args).await,
+        Command::Copy(args) => copies::copy(&args, false).await,
+        Command::Backup(args) => copies::copy(&args, true).await,
+        Command::Verify(args) => verify::run(&args).await,
         Command::Status(args) => {
             let server = Server::reach(&args.target).await?;
             let done = remote::status(&args, &server.urls).await;

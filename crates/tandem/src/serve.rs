@@ -5,24 +5,28 @@ mod listen;
 mod options;
 mod roles;
 mod security;
+mod stopping;
 
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tandem_env::{Chance, Env, SystemChance};
+use tandem_env::{Chance, Env, SystemChance, SystemClock, within};
 use tandem_flight::{FlightConfig, NodeInfo};
 use tandem_http::{Metrics, Probes};
 use tandem_node::{Node, NodeConfig};
 use tandem_types::{Error, Result};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-pub use options::ServeArgs;
+pub use options::{ServeArgs, key_value};
 
 use listen::{Bound, bind};
 use options::Options;
 use security::{Security, SecurityArgs};
+use stopping::Stopping;
 
 /// Runs a node until it is told to stop by SIGTERM or SIGINT.
 pub async fn run(args: ServeArgs) -> Result<()> {
@@ -43,22 +47,32 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     wait_for_signal().await?;
 
     println!("stopping: finishing what is running (again to stop at once)");
+    let stopping = Stopping::begin()?;
     let stop = async {
+        stopping.waits_for("a standby that takes over as the primary");
         node.hand_on().await;
         node.dismiss_followers();
-        serving.stop().await
+        serving.stop(&stopping).await?;
+        stopping.waits_for("upkeep and the last heartbeat");
+        node.shutdown().await;
+        stopping.waits_for("threads that compute, or read or write files");
+        Ok(())
     };
     tokio::select! {
-        stopped = stop => stopped?,
-        second = wait_for_signal() => second?,
+        stopped = stop => stopped,
+        second = wait_for_signal() => second,
     }
-    node.shutdown().await;
-    Ok(())
+}
+
+/// The store; of a fork, with the stores behind it that it shares objects with.
+async fn open_store(url: &str, options: Vec<(String, String)>) -> Result<Env> {
+    let own = Env::open(url, &options)?;
+    tandem_copy::open_parents(own, &move |url: &str| Env::open(url, &options)).await
 }
 
 /// Opens the node that the options describe.
 async fn open(options: &Options, flight: &Bound, security: &Security) -> Result<Node> {
-    let env = Env::open(&options.store, &options.store_options)?;
+    let env = open_store(&options.store, options.store_options.clone()).await?;
     let mut config = options.node.clone();
     if config.advertise.is_none() {
         config.advertise = roles::reached_at(security.flight_scheme(), flight.address);
@@ -80,7 +94,7 @@ impl Private {
     pub async fn start(store: &str, store_options: &[String]) -> Result<Self> {
         let store_options: Vec<_> =
             store_options.iter().map(|text| options::key_value(text)).collect::<Result<_>>()?;
-        let env = Env::open(store, &store_options)?;
+        let env = open_store(store, store_options).await?;
         let node = Node::open(env, NodeConfig::default()).await?;
         let bound = bind("--store", "127.0.0.1:0", &SecurityArgs::default().open()?).await?;
         let Bound { listener, address } = bound.ok_or_else(|| Error::internal("no loopback address"))?;
@@ -103,24 +117,39 @@ impl Private {
     }
 }
 
+/// HTTP requests may go on for this long once those over Flight have ended.
+const HTTP_WITHIN: Duration = Duration::from_secs(2);
+
 /// The services of a running node.
 struct Serving {
     flight: std::net::SocketAddr,
     http: Option<std::net::SocketAddr>,
     ready: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
-    tasks: Vec<tokio::task::JoinHandle<Result<()>>>,
+    flight_service: JoinHandle<Result<()>>,
+    http_service: Option<JoinHandle<Result<()>>>,
 }
 
 impl Serving {
-    async fn stop(self) -> Result<()> {
+    async fn stop(self, stopping: &Stopping) -> Result<()> {
         self.ready.store(false, Ordering::Release);
         // Services that have ended by themselves do not listen any more; their result tells why.
         let _ = self.stop.send(true);
-        for task in self.tasks {
-            task.await.map_err(|e| Error::internal(format!("a service failed: {e}")))??;
+        let failed = |e| Error::internal(format!("a service failed: {e}"));
+        stopping.waits_for("Flight requests");
+        // Sets its requests a limit itself.
+        self.flight_service.await.map_err(failed)??;
+        let Some(mut service) = self.http_service else { return Ok(()) };
+        stopping.waits_for("HTTP requests");
+        match within(&SystemClock, HTTP_WITHIN, &mut service).await {
+            Some(served) => served.map_err(failed)?,
+            // A client that sends half a request never ends it.
+            None => {
+                tracing::warn!("HTTP requests are still running after the time to finish; leaving them");
+                service.abort();
+                Ok(())
+            }
         }
-        Ok(())
     }
 }
 
@@ -139,22 +168,13 @@ async fn start(
 ) -> Result<Serving> {
     let (stop, stopped) = watch::channel(false);
     let ready = Arc::new(AtomicBool::new(true));
-    let mut serving = Serving {
-        flight: flight.address,
-        http: http.as_ref().map(|b| b.address),
-        ready: ready.clone(),
-        stop,
-        tasks: Vec::new(),
-    };
-    if let Some(http) = http {
-        let probes = Probes { metrics, observe: node.observe(), failure: node.health(), ready };
-        serving.tasks.push(tokio::spawn(tandem_http::serve(
-            http.listener,
-            probes,
-            security.access.clone(),
-            until(stopped.clone()),
-        )));
-    }
+    let (flight_address, http_address) = (flight.address, http.as_ref().map(|b| b.address));
+    let http_service = http.map(|http| {
+        let probes =
+            Probes { metrics, observe: node.observe(), failure: node.health(), ready: ready.clone() };
+        let access = security.access.clone();
+        tokio::spawn(tandem_http::serve(http.listener, probes, access, until(stopped.clone())))
+    });
     let info = NodeInfo {
         node_id: options.node.node_id.clone(),
         status: node.status(),
@@ -168,8 +188,8 @@ async fn start(
         FlightConfig { access: security.access.clone(), ..FlightConfig::default() },
         until(stopped),
     );
-    serving.tasks.push(tokio::spawn(service));
-    Ok(serving)
+    let flight_service = tokio::spawn(service);
+    Ok(Serving { flight: flight_address, http: http_address, ready, stop, flight_service, http_service })
 }
 
 /// Tells scripts, by the ready file, and people, what to do next.

@@ -7,7 +7,9 @@ use arrow_schema::SchemaRef;
 use futures::stream::{BoxStream, FuturesOrdered};
 use futures::{StreamExt, TryStreamExt};
 use tandem_format::{ObjectName, segment_path};
-use tandem_manifest::{AppendIntent, AppendTarget, Manifest, SchemaPolicy, SectionDraft, Step, TableSpec};
+use tandem_manifest::{
+    AppendIntent, AppendTarget, Manifest, OnConflict, SchemaPolicy, SectionDraft, Step, TableSpec,
+};
 use tandem_segment::{Limits, decode_section};
 use tandem_types::{Error, Result, TableName};
 use tokio::sync::Notify;
@@ -29,6 +31,8 @@ pub struct Append {
     /// Of every batch in the stream; columns are matched by name.
     pub schema: SchemaRef,
     pub policy: SchemaPolicy,
+    /// What becomes of rows whose key exists, on a table with one; `None`: as the table says.
+    pub on_conflict: Option<OnConflict>,
     /// Creates the table in the same transaction.
     pub create: Option<CreateTable>,
     pub token: WriteToken,
@@ -45,18 +49,64 @@ pub struct CreateTable {
 }
 
 /// How an append looks on one state.
-struct Plan {
-    state: Arc<Manifest>,
+pub(crate) struct Plan {
+    pub state: Arc<Manifest>,
     steps: Vec<Step>,
-    target: AppendTarget,
+    pub target: AppendTarget,
     layout: Layout,
     schema: SchemaRef,
 }
 
 /// A section that was prepared for some plan: its rows are in memory or in a segment.
-struct Kept {
-    draft: SectionDraft,
-    body: SectionBody,
+pub(crate) struct Kept {
+    pub draft: SectionDraft,
+    pub body: SectionBody,
+}
+
+impl Plan {
+    /// How an append looks on a state.
+    pub(crate) fn on(state: Arc<Manifest>, append: &Append) -> Result<Self> {
+        let existing = state.table_named(&append.table);
+        let mut steps = Vec::new();
+        let new_table = |spec: &TableSpec| -> Result<_> {
+            Ok((AppendTarget::New(spec.clone()), Layout::of_spec(&append.table, spec, append.policy)?))
+        };
+        let (target, layout) = match (&append.create, existing) {
+            (Some(create), Some(table)) if create.if_not_exists => existing_table(table, append.policy),
+            (Some(create), _) => {
+                steps.push(Step::CreateTable {
+                    name: append.table.clone(),
+                    spec: create.spec.clone(),
+                    if_not_exists: create.if_not_exists,
+                    replace: create.replace,
+                });
+                new_table(&create.spec)?
+            }
+            (None, Some(table)) => existing_table(table, append.policy),
+            // Created if the policy says so; else refused, by the rebase, which knows the newest state.
+            (None, None) => {
+                let columns = column_specs(&append.schema);
+                new_table(&TableSpec { columns, ..TableSpec::default() })?
+            }
+        };
+        let schema = layout.target_schema(&append.schema);
+        Ok(Plan { state, steps, target, layout, schema })
+    }
+
+    /// The steps of the append, and the bodies of its sections.
+    pub(crate) fn steps(&self, append: &Append, kept: &[Kept]) -> (Vec<Step>, Vec<SectionBody>) {
+        let intent = AppendIntent {
+            name: append.table.clone(),
+            target: self.target.clone(),
+            policy: append.policy,
+            fields: column_specs(&self.schema),
+            sections: kept.iter().map(|k| k.draft.clone()).collect(),
+            on_conflict: append.on_conflict.clone(),
+        };
+        let mut steps = self.steps.clone();
+        steps.push(Step::Append(intent));
+        (steps, kept.iter().map(|k| k.body.clone()).collect())
+    }
 }
 
 impl Writer {
@@ -86,16 +136,7 @@ impl Writer {
         let mut plan = self.plan(append)?;
         let mut kept = self.take_in(&plan, rows).await?;
         for _ in 0..RECASTS_MAX {
-            let intent = AppendIntent {
-                name: append.table.clone(),
-                target: plan.target.clone(),
-                policy: append.policy,
-                fields: column_specs(&plan.schema),
-                sections: kept.iter().map(|k| k.draft.clone()).collect(),
-            };
-            let mut steps = plan.steps.clone();
-            steps.push(Step::Append(intent));
-            let bodies = kept.iter().map(|k| k.body.clone()).collect();
+            let (steps, bodies) = plan.steps(append, &kept);
             match self.send(plan.state.seq(), steps, bodies, &append.token, append.queued.as_deref()).await? {
                 Answer::Committed(committed) => {
                     if !committed.duplicate {
@@ -118,36 +159,15 @@ impl Writer {
     }
 
     fn plan(&self, append: &Append) -> Result<Plan> {
-        let state = self.state();
-        let existing = state.table_named(&append.table);
-        let mut steps = Vec::new();
-        let new_table = |spec: &TableSpec| -> Result<_> {
-            Ok((AppendTarget::New(spec.clone()), Layout::of_spec(&append.table, spec, append.policy)?))
-        };
-        let (target, layout) = match (&append.create, existing) {
-            (Some(create), Some(table)) if create.if_not_exists => existing_table(table, append.policy),
-            (Some(create), _) => {
-                steps.push(Step::CreateTable {
-                    name: append.table.clone(),
-                    spec: create.spec.clone(),
-                    if_not_exists: create.if_not_exists,
-                    replace: create.replace,
-                });
-                new_table(&create.spec)?
-            }
-            (None, Some(table)) => existing_table(table, append.policy),
-            // Created if the policy says so; else refused, by the rebase, which knows the newest state.
-            (None, None) => {
-                let columns = column_specs(&append.schema);
-                new_table(&TableSpec { columns, ..TableSpec::default() })?
-            }
-        };
-        let schema = layout.target_schema(&append.schema);
-        Ok(Plan { state, steps, target, layout, schema })
+        Plan::on(self.state(), append)
     }
 
     /// Cuts the stream into sections. All but a small last one are uploaded while the stream flows.
-    async fn take_in(&self, plan: &Plan, mut rows: BoxStream<'_, Result<RecordBatch>>) -> Result<Vec<Kept>> {
+    pub(crate) async fn take_in(
+        &self,
+        plan: &Plan,
+        mut rows: BoxStream<'_, Result<RecordBatch>>,
+    ) -> Result<Vec<Kept>> {
         let mut kept = Vec::new();
         let mut uploads = FuturesOrdered::new();
         let mut open: Vec<RecordBatch> = Vec::new();
@@ -201,7 +221,7 @@ impl Writer {
         Ok(Kept { draft: section.draft, body: section.body })
     }
 
-    async fn upload(&self, section: PreparedSection) -> Result<Kept> {
+    pub(crate) async fn upload(&self, section: PreparedSection) -> Result<Kept> {
         let segment = ObjectName {
             base: self.state().seq(),
             writer: self.shared.id,

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod hand;
+mod meanwhile;
 mod others;
 
 use std::collections::VecDeque;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tandem_env::Mutant;
-use tandem_format::{CommitHeader, Op, SectionKey, Token, Transaction, encode_header};
+use tandem_format::{CommitHeader, Op, SectionKey, Token, Transaction, TransactionToken, encode_header};
 use tandem_log::{Appended, Proposal};
 use tandem_manifest::{Applied, Manifest, Outcome};
 use tandem_types::{CommitId, Error, Result, Seq};
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::commit::attempt::{Barrier, Fate, Group, answer_all, attempt, fail_all};
 use crate::commit::hand::Handing;
+use crate::commit::meanwhile::Told;
 use crate::commit::others::Others;
 use crate::company::Company;
 use crate::contention::Contention;
@@ -31,6 +33,9 @@ use crate::{Refresh, Shared, is_promotion, spoilt};
 
 /// Requests of one group; well below the number of tokens that the manifest keeps per producer.
 pub(crate) const GROUP_MAX: usize = 512;
+
+/// How long a group is tried at a store that never answers.
+const SILENT_MAX: Duration = Duration::from_secs(60);
 
 /// A longer step of the log's time is worth a word: an hour, in microseconds.
 const LONG_TIME_STEP: i64 = 3_600_000_000;
@@ -236,6 +241,7 @@ impl CommitTask {
             Barrier { producer: self.shared.producer, counter }
         });
         let mut lost = 0u32;
+        let mut answered = started;
         loop {
             // What others told of in time need not be found out by losing to it.
             self.apply_news();
@@ -276,7 +282,15 @@ impl CommitTask {
             if self.shared.log.env().mutant(Mutant::VisibleBeforeCommit) {
                 self.publish(state.apply(&proposal.header, proposal.encoded.hash)?.manifest);
             }
-            match self.shared.log.append(&proposal).await {
+            let told = match self.append(&proposal).await {
+                Ok(Told::ByStore(appended)) => {
+                    answered = clock.monotonic();
+                    Ok(appended)
+                }
+                Ok(Told::TakenByPeer) => Ok(Appended::Lost),
+                Err(e) => Err(e),
+            };
+            match told {
                 Ok(Appended::Created(hash)) => {
                     let Applied { manifest, outcomes } = match state.apply(&proposal.header, hash) {
                         Ok(applied) => applied,
@@ -296,6 +310,7 @@ impl CommitTask {
                     self.publish(manifest);
                     self.answer_refreshes(Ok(seq));
                     let now = clock.monotonic();
+                    self.others.saw_the_end(now);
                     let took = now - started;
                     if lost == 0 {
                         self.contention.raced(false, now);
@@ -312,7 +327,14 @@ impl CommitTask {
                     lost += 1;
                     self.contention.raced(true, clock.monotonic());
                     self.tell_contention();
-                    if !self.apply_news() {
+                    // With the help of peers alone this node would see all commits and never make one.
+                    if clock.monotonic() - answered > SILENT_MAX {
+                        group.fail(&Error::unavailable(
+                            "the store does not answer this node, and others commit",
+                        ));
+                        return Ok(None);
+                    }
+                    if self.shared.applied() < proposal.header.seq && !self.apply_news() {
                         match self.catch_up().await {
                             Ok(_) => {}
                             Err(e) if is_passing(&e) => {
@@ -327,10 +349,21 @@ impl CommitTask {
                     }
                     self.pause(lost).await;
                 }
-                Ok(Appended::Reopened) => {
-                    let e = Error::unavailable("the log was trimmed past this node: start it again");
-                    return stop(group, e);
-                }
+                Ok(Appended::Reopened) => match self.start_over().await {
+                    // The commit may have been in the log before that was trimmed: tokens tell, and nothing else does.
+                    Ok(_) => {
+                        let (told, untold) = group.members.into_iter().partition(is_told_by_token);
+                        fail_all(untold, &trimmed(""));
+                        group.members = told;
+                        if group.members.is_empty() {
+                            return Ok(None);
+                        }
+                    }
+                    Err(e) => {
+                        fail_all(group.members, &trimmed(&format!("; {e}")));
+                        return if is_passing(&e) { Ok(None) } else { Err(e) };
+                    }
+                },
                 Ok(Appended::Unknown(reason)) => {
                     let e = Error::outcome_unknown(format!(
                         "whether the write was committed is unknown, the store did not answer: {reason}"
@@ -388,16 +421,13 @@ impl CommitTask {
             else {
                 continue;
             };
-            let sections = transaction.ops.iter().flat_map(|op| match op {
-                Op::Append { table, sections } => sections.iter().map(|s| (*table, s.len)).collect(),
-                _ => Vec::new(),
-            });
-            for (section, ((table, len), body)) in sections.zip(&admitted.request.bodies).enumerate() {
+            let sections = transaction.ops.iter().flat_map(Op::table_sections);
+            for (section, ((table, stored), body)) in sections.zip(&admitted.request.bodies).enumerate() {
                 if let (Some(rows), Ok(transaction), Ok(section)) =
                     (&body.rows, u32::try_from(*index), u32::try_from(section))
                 {
                     let key = SectionKey { seq: header.seq, transaction, section };
-                    self.shared.tail.insert(table, key, rows.clone(), len);
+                    self.shared.tail.insert(table, key, rows.clone(), stored.len);
                 }
             }
         }
@@ -435,6 +465,18 @@ fn stop(group: Group, error: Error) -> Result<Option<Group>> {
 /// Whether this says who writes.
 fn promotes(admitted: &Admitted) -> bool {
     is_promotion(admitted.request.intent.epoch, &admitted.request.intent.steps)
+}
+
+/// Whether any later state says of this request whether it was committed.
+fn is_told_by_token(admitted: &Admitted) -> bool {
+    let token = &admitted.request.intent.token;
+    matches!(token, Some(TransactionToken::Counted(_) | TransactionToken::Foreign(_)))
+}
+
+fn trimmed(but: &str) -> Error {
+    Error::outcome_unknown(format!(
+        "whether the write was committed is unknown: the log was trimmed past it while it was tried{but}"
+    ))
 }
 
 fn is_passing(error: &Error) -> bool {

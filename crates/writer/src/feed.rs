@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tandem_env::Clock;
 use tandem_log::{Admits, StoredCommit};
-use tandem_types::{Error, Result, Seq};
+use tandem_types::{CommitId, Error, Result, Seq};
 use tokio::sync::{Notify, mpsc};
 
 use crate::Shared;
@@ -213,6 +213,11 @@ impl Early {
         while self.waiting.first_key_value().is_some_and(|(seq, _)| *seq <= applied) {
             self.waiting.pop_first();
         }
+    }
+
+    /// Whether this very commit has arrived.
+    pub fn has(&self, seq: Seq, commit: CommitId) -> bool {
+        self.waiting.get(&seq).is_some_and(|arrived| arrived.stored.commit.header.commit_id == commit)
     }
 
     /// The earliest commit that has arrived.

@@ -39,6 +39,7 @@ mod role;
 mod spoilt;
 mod tail;
 mod token;
+mod transact;
 
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,7 @@ pub use recent::{Follower, Recent, RecentCommit};
 pub use role::Role;
 pub use tail::TailCache;
 pub use token::WriteToken;
+pub use transact::{Prepared, Transacted};
 
 use feed::Feeds;
 use limit::Limiter;

@@ -15,10 +15,7 @@ use crate::queue::{Admitted, Answer};
 /// Answers a group before its commit is tried.
 pub(crate) fn answer_early(group: &mut [Admitted], header: &CommitHeader) {
     for Admitted { request, .. } in group {
-        let sections = request.intent.steps.iter().flat_map(|step| match step {
-            Step::Append(append) => append.sections.as_slice(),
-            _ => &[],
-        });
+        let sections = request.intent.steps.iter().flat_map(Step::sections);
         let rows = sections.map(|section| section.rows).sum();
         let reply = std::mem::replace(&mut request.reply, oneshot::channel().0);
         // Whoever asked may be gone.

@@ -18,6 +18,7 @@ use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 use tandem_datafile::Footer;
 use tandem_types::{Column, TableSchema};
 
+use super::pending::lost_name;
 use super::query_type;
 
 /// The footer of a file in terms of `table`.
@@ -43,8 +44,7 @@ fn bind(stored: &Column, table: &TableSchema) -> Field {
     };
     let name = match table.column(stored.id) {
         Some(column) => column.name.clone(),
-        // Control characters are not allowed in names.
-        None if table.by_name(&stored.name).is_some() => format!("\u{1}{}", stored.id),
+        None if table.by_name(&stored.name).is_some() => lost_name(stored.id),
         None => stored.name.clone(),
     };
     Field::new(name, data_type, stored.nullable)

@@ -50,24 +50,13 @@ pub(super) fn file_scan(
     ordered: bool,
     state: &dyn Session,
 ) -> DfResult<Arc<dyn ExecutionPlan>> {
-    let mut options = TableParquetOptions::new();
-    options.global = state.config().options().execution.parquet.clone();
-    let readers =
-        Readers { context: Arc::clone(&table.context), schema: Arc::new(table.table.schema().clone()) };
-    let source = ParquetSource::new(Arc::clone(&table.schema))
-        .with_table_parquet_options(options)
-        .with_parquet_file_reader_factory(Arc::new(readers));
-
     let target = state.config().target_partitions().max(1);
     let rows = files.iter().map(|f| f.file.rows).sum();
     let bytes = files.iter().map(|f| f.file.size).sum();
     let statistics = table.statistics(rows, bytes, files.iter().map(|f| f.file.time));
-    // The readers bring their own store; nothing is looked up under this name.
-    let scan = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
-        .with_statistics(statistics)
-        .with_limit(limit)
-        .with_expr_adapter(Some(Arc::new(ByIdFactory)))
-        .with_projection_indices(projection.cloned())?;
+    let mut options = TableParquetOptions::new();
+    options.global = state.config().options().execution.parquet.clone();
+    let scan = source(table, projection, options)?.with_statistics(statistics).with_limit(limit);
     if files.len().saturating_mul(table.schema.fields().len().max(1)) > STATISTICS_MAX {
         let many = ManyFiles::new(Arc::new(table.clone()), files.into(), target, scan.build());
         return Ok(DataSourceExec::from_data_source(many));
@@ -77,6 +66,22 @@ pub(super) fn file_scan(
     let (groups, ordering) = arrange(entries, ordering, &table.schema, target);
     let scan = scan.with_file_groups(groups).with_output_ordering(ordering.into_iter().collect());
     Ok(DataSourceExec::from_data_source(scan.build()))
+}
+
+/// A scan of no files yet.
+pub(super) fn source(
+    table: &SnapshotTable,
+    projection: Option<&Vec<usize>>,
+    options: TableParquetOptions,
+) -> DfResult<FileScanConfigBuilder> {
+    let readers = Readers { context: Arc::clone(&table.context), schema: Arc::clone(&table.columns) };
+    let source = ParquetSource::new(Arc::clone(&table.schema))
+        .with_table_parquet_options(options)
+        .with_parquet_file_reader_factory(Arc::new(readers));
+    // The readers bring their own store; nothing is looked up under this name.
+    FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+        .with_expr_adapter(Some(Arc::new(ByIdFactory)))
+        .with_projection_indices(projection.cloned())
 }
 
 /// What DataFusion knows of a file.

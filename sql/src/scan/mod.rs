@@ -1,19 +1,36 @@
 //! A table of a snapshot as DataFusion reads it: data files and tail, pruned before anything is opened.
 //!
 //! ```text
-//!  SnapshotTable ─┬─ DataSourceExec   files whose time range meets the filters
-//!   (UnionExec)   └─ TailExec         sections whose live partitions do
+//!  SnapshotTable ─┬─ DataSourceExec   files whose rows are what they were when they were written
+//!   (UnionExec)   ├─ FoldExec         files that mutations are still to act on
+//!                 ├─ FoldExec         of a keyed table: its tail, and files with rows of the same time
+//!                 └─ TailExec         sections of a table without a key, through the mutations after them
 //! ```
 //!
 //! - [`prune`]: which files and sections a filter rules out, by the manifest alone;
-//! - [`files`]: files as a Parquet scan, through verified readers and cached footers;
+//! - [`files`], [`many`]: files as a Parquet scan, through verified readers and cached footers;
 //! - [`binding`]: file columns found by id, whatever they were called when the file was written;
-//! - [`tail`]: sections, loaded one at a time when the query runs.
+//! - [`tail`], [`sections`]: sections, loaded one at a time when the query runs;
+//! - [`pending`], [`bounds`]: which mutations act on what, what must be read for them, and their decoded forms;
+//! - [`split`]: which files and sections of a keyed table may hold rows of equal keys;
+//! - [`fold`], [`folding`], [`items`]: reading files and what came later, as one.
+//!
+//! A filter prunes what it can be sure of: below a mutation it may not look at columns that the mutation assigns, and
+//! where rows of equal keys are folded only at columns of the key. Statistics of rows that are not the last word are
+//! estimates, and a limit counts rows that are.
 
 mod binding;
+mod bounds;
 mod files;
+mod fold;
+mod folding;
+mod items;
 mod many;
+mod pending;
+mod plan;
 mod prune;
+mod sections;
+mod split;
 mod table;
 mod tail;
 
@@ -28,6 +45,7 @@ use crate::database::Database;
 use crate::engine::Engine;
 use crate::io::IoStore;
 
+pub(crate) use bounds::BoundCache;
 pub(crate) use table::SnapshotTable;
 
 /// What scans need of the engine.
@@ -36,6 +54,7 @@ pub(crate) struct ScanContext {
     database: Arc<dyn Database>,
     objects: Arc<IoStore>,
     footers: Arc<FooterCache>,
+    bounds: Arc<BoundCache>,
     io: Handle,
 }
 
@@ -45,6 +64,7 @@ impl ScanContext {
             database: Arc::clone(engine.database()),
             objects: Arc::clone(engine.objects()),
             footers: engine.database().footers(),
+            bounds: Arc::clone(engine.bounds()),
             io: engine.io().clone(),
         }
     }

@@ -16,10 +16,14 @@ use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicate
 use datafusion::scalar::ScalarValue;
 use tandem_manifest::{FileState, Table, TailSection};
 
+use super::split::Part;
+
 /// What is left of a table to read.
 pub(super) struct Selected {
     pub(super) files: Vec<Arc<FileState>>,
     pub(super) sections: Vec<Arc<TailSection>>,
+    /// Of a keyed table, instead of sections; in log order.
+    pub(super) parts: Vec<Part>,
 }
 
 /// The files and sections of `table` that may hold rows which pass all `filters`.
@@ -29,17 +33,50 @@ pub(super) fn select(
     filters: &[Expr],
     state: &dyn Session,
 ) -> DfResult<Selected> {
-    let Some(predicate) = Predicate::new(table, schema, filters, state)? else {
-        return Ok(Selected {
-            files: table.files().cloned().collect(),
-            sections: table.tail().cloned().collect(),
-        });
+    // A row may have been replaced by one of its key at another time: neither is to be overlooked.
+    let by_time = !table.is_keyed() || key_has_time(table);
+    let predicate = if by_time { Predicate::new(table, schema, filters, state)? } else { None };
+    let files = match &predicate {
+        None => table.files().cloned().collect(),
+        Some(predicate) => {
+            let keep = predicate.keep(table.files().map(|f| (f.file.time, f.file.rows)))?;
+            table.files().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| Arc::clone(file)).collect()
+        }
     };
-    let keep = predicate.keep(table.files().map(|f| (f.file.time, f.file.rows)))?;
-    let files = table.files().zip(keep).filter(|(_, keep)| *keep).map(|(file, _)| Arc::clone(file)).collect();
-    let keep = predicate.keep(table.tail().map(|s| (live_range(table, s), s.live_rows())))?;
-    let sections = table.tail().zip(keep).filter(|(_, keep)| *keep).map(|(s, _)| Arc::clone(s)).collect();
-    Ok(Selected { files, sections })
+    let mut selected = Selected { files, sections: Vec::new(), parts: Vec::new() };
+    if table.is_keyed() {
+        selected.parts = table.tail().flat_map(|section| parts(table, section)).collect();
+        if let Some(predicate) = &predicate {
+            let keep = predicate.keep(selected.parts.iter().map(|part| (part.time, part.rows)))?;
+            let mut keep = keep.into_iter();
+            selected.parts.retain(|_| keep.next().unwrap_or(true));
+        }
+        return Ok(selected);
+    }
+    selected.sections = match &predicate {
+        None => table.tail().cloned().collect(),
+        Some(predicate) => {
+            let keep = predicate.keep(table.tail().map(|s| (live_range(table, s), s.live_rows())))?;
+            table.tail().zip(keep).filter(|(_, keep)| *keep).map(|(s, _)| Arc::clone(s)).collect()
+        }
+    };
+    Ok(selected)
+}
+
+/// Whether rows of equal keys have equal timestamps.
+pub(super) fn key_has_time(table: &Table) -> bool {
+    table.timestamp().is_some_and(|timestamp| table.primary_key().contains(&timestamp.id))
+}
+
+/// The live partitions of a section, one by one.
+fn parts<'a>(table: &'a Table, section: &'a Arc<TailSection>) -> impl Iterator<Item = Part> + 'a {
+    let live = section.section.partitions.iter().filter(|(p, _)| section.live.binary_search(p).is_ok());
+    live.map(|(partition, rows)| Part {
+        section: Arc::clone(section),
+        partition: *partition,
+        rows: *rows,
+        time: table.part_time(section, *partition),
+    })
 }
 
 /// First and last timestamp that the live rows of a section can have.

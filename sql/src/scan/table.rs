@@ -10,29 +10,29 @@ use datafusion::common::{ColumnStatistics, Statistics};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::union::UnionExec;
-use datafusion::physical_plan::{ExecutionPlan, project_schema};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::scalar::ScalarValue;
 use tandem_manifest::Table;
+use tandem_types::TableSchema;
 
-use super::files::file_scan;
-use super::prune::{live_range, select};
-use super::tail::TailExec;
-use super::{ScanContext, query_schema};
+use super::{ScanContext, plan, query_schema};
 
 /// A table as of its snapshot. Nothing in it ever changes.
 #[derive(Clone, Debug)]
 pub(crate) struct SnapshotTable {
     pub(super) context: Arc<ScanContext>,
     pub(super) table: Table,
+    /// The table's columns; for scans that need more, those as well.
+    pub(super) columns: Arc<TableSchema>,
+    /// How queries see them.
     pub(super) schema: SchemaRef,
 }
 
 impl SnapshotTable {
     pub(crate) fn new(context: Arc<ScanContext>, table: Table) -> Self {
-        let schema = query_schema(table.schema());
-        Self { context, table, schema }
+        let columns = Arc::new(table.schema().clone());
+        let schema = query_schema(&columns);
+        Self { context, table, columns, schema }
     }
 
     /// Position of the designated timestamp.
@@ -95,30 +95,7 @@ impl TableProvider for SnapshotTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let selected = select(&self.table, &self.schema, filters, state)?;
-        let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(2);
-        if !selected.files.is_empty() {
-            // An order is of use only if nothing without it is mixed in.
-            let ordered = selected.sections.is_empty();
-            inputs.push(file_scan(self, &selected.files, projection, limit, ordered, state)?);
-        }
-        if !selected.sections.is_empty() {
-            let rows = selected.sections.iter().map(|s| s.live_rows()).sum();
-            let bytes = selected.sections.iter().map(|s| s.live_bytes()).sum();
-            // The range of a section that is partly compacted is a bound, not a fact.
-            let times = selected
-                .sections
-                .iter()
-                .map(|s| if s.is_whole() { live_range(&self.table, s) } else { None });
-            let statistics = self.statistics(rows, bytes, times);
-            let partitions = state.config().target_partitions();
-            let tail = TailExec::new(self, selected.sections, projection, statistics, partitions, limit)?;
-            inputs.push(Arc::new(tail));
-        }
-        if inputs.is_empty() {
-            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
-        }
-        UnionExec::try_new(inputs)
+        plan::scan(self, state, projection, filters, limit).await
     }
 
     async fn insert_into(

@@ -5,7 +5,7 @@ use tandem_manifest::{Change, Step};
 use tandem_types::{Error, Result, TableName};
 
 use super::front::{Front, writable_schema};
-use super::{Statement, create, options, refuse, types};
+use super::{Statement, create, key, options, refuse, restore, types};
 
 /// After the word `ALTER`.
 pub(super) fn alter(front: &mut Front<'_>) -> Result<Statement> {
@@ -19,6 +19,10 @@ pub(super) fn alter(front: &mut Front<'_>) -> Result<Statement> {
         return Err(front.unsupported("ALTER TABLE IF EXISTS is not supported"));
     }
     let name = front.target()?;
+    if front.at_words(&["drop", "partition"]) && !ends_behind(front, 2) {
+        front.words(&["drop", "partition"]);
+        return restore::drop_partitions(front, name);
+    }
     let mut steps = Vec::new();
     loop {
         steps.push(operation(front, &name)?);
@@ -63,7 +67,10 @@ fn operation(front: &mut Front<'_>, table: &TableName) -> Result<Step> {
     } else if front.word("reset") {
         Change::SetOptions { options: options::resets(front)? }
     } else {
-        for word in ["dedup", "attach", "detach"] {
+        if front.at_word(0, "dedup") {
+            return Err(front.unsupported("a table's key is decided when the table is created"));
+        }
+        for word in ["attach", "detach"] {
             if front.at_word(0, word) {
                 let what = word.to_uppercase();
                 return Err(front.unsupported(format_args!("ALTER TABLE {what} is not supported yet")));
@@ -75,6 +82,9 @@ fn operation(front: &mut Front<'_>, table: &TableName) -> Result<Step> {
 }
 
 fn add(front: &mut Front<'_>) -> Result<Change> {
+    if key::at_primary_key(front) {
+        return Err(front.unsupported("a table's key is decided when the table is created"));
+    }
     if let Some(refused) = refuse::constraint(front) {
         return Err(refused);
     }
@@ -90,13 +100,17 @@ fn add(front: &mut Front<'_>) -> Result<Change> {
     Ok(Change::AddColumn { column, if_not_exists })
 }
 
+/// Whether so many tokens are the last ones of a change: then the last is a name.
+fn ends_behind(front: &Front<'_>, tokens: usize) -> bool {
+    front.at_token(tokens, &Token::EOF) || front.at_token(tokens, &Token::Comma)
+}
+
 fn drop_column(front: &mut Front<'_>) -> Result<Change> {
     if front.at_word(0, "constraint") || front.at_words(&["primary", "key"]) {
         return Err(front.unsupported("DROP of a constraint is not supported"));
     }
-    let bare_name = front.at_token(1, &Token::EOF) || front.at_token(1, &Token::Comma);
-    if front.at_word(0, "partition") && !bare_name {
-        return Err(front.unsupported("DROP PARTITION is not supported yet"));
+    if front.at_word(0, "partition") && !ends_behind(front, 1) {
+        return Err(front.unsupported("DROP PARTITION stands alone, without other changes"));
     }
     front.word("column");
     let if_exists = front.words(&["if", "exists"]);

@@ -5,7 +5,7 @@ use tandem_manifest::{ColumnSpec, Step, TableSpec};
 use tandem_types::Result;
 
 use super::front::{Front, writable_schema};
-use super::{Statement, options, refuse, types};
+use super::{Statement, key, options, refuse, types};
 
 /// After the word `CREATE`.
 pub(super) fn create(front: &mut Front<'_>) -> Result<Statement> {
@@ -34,58 +34,86 @@ fn table(front: &mut Front<'_>, or_replace: bool) -> Result<Statement> {
         return Err(front.invalid("OR REPLACE and IF NOT EXISTS exclude each other"));
     }
     let name = front.target()?;
-    let columns = front.at_token(0, &Token::LParen).then(|| columns(front)).transpose()?;
-    let mut spec = TableSpec { columns: columns.clone().unwrap_or_default(), ..TableSpec::default() };
+    let mut spec = TableSpec::default();
+    let declared = front.at_token(0, &Token::LParen);
+    if declared {
+        columns(front, &mut spec)?;
+    }
     clauses(front, &mut spec)?;
-    match columns {
-        None => {
+    match declared {
+        false => {
             if !front.word("as") {
                 return Err(front.expected("columns in parentheses, or AS and a query"));
             }
             let query = front.query()?;
             Ok(Statement::CreateTableAs { name, spec, if_not_exists, or_replace, query })
         }
-        Some(_) if front.at_word(0, "as") => {
+        true if front.at_word(0, "as") => {
             Err(front.unsupported("CREATE TABLE AS takes its columns from the query, not from a list"))
         }
-        Some(_) => {
+        true => {
             let step = Step::CreateTable { name, spec, if_not_exists, replace: or_replace };
             Ok(Statement::Steps(vec![step]))
         }
     }
 }
 
-fn columns(front: &mut Front<'_>) -> Result<Vec<ColumnSpec>> {
+/// Columns, and at most one primary key, of one of them or of several.
+fn columns(front: &mut Front<'_>, spec: &mut TableSpec) -> Result<()> {
     front.expect(&Token::LParen)?;
-    let mut columns: Vec<ColumnSpec> = Vec::new();
     if front.token(&Token::RParen) {
-        return Ok(columns);
+        return Ok(());
     }
     loop {
-        if let Some(refused) = refuse::constraint(front) {
-            return Err(refused);
-        }
         let place = front.place();
-        let column = column(front)?;
-        if columns.iter().any(|c| c.name == column.name) {
-            let name = &column.name;
-            return Err(tandem_types::Error::invalid(format!("{place}: column {name:?} is declared twice")));
+        let key = if key::at_primary_key(front) {
+            key::clause(front)?
+        } else {
+            if let Some(refused) = refuse::constraint(front) {
+                return Err(refused);
+            }
+            let (column, is_key) = declaration(front)?;
+            let name = column.name.clone();
+            if spec.columns.iter().any(|c| c.name == name) {
+                return Err(tandem_types::Error::invalid(format!("{place}: column {name:?} is declared twice")));
+            }
+            spec.columns.push(column);
+            is_key.then(|| vec![name])
+        };
+        if key.is_some() && std::mem::replace(&mut spec.primary_key, key).is_some() {
+            return Err(tandem_types::Error::invalid(format!("{place}: a table has one primary key")));
         }
-        columns.push(column);
         if front.list_ends()? {
-            return Ok(columns);
+            return Ok(());
         }
     }
 }
 
 /// `name type [NOT NULL | NULL]`.
 pub(super) fn column(front: &mut Front<'_>) -> Result<ColumnSpec> {
+    let place = front.place();
+    match declaration(front)? {
+        (column, false) => Ok(column),
+        (column, true) => Err(tandem_types::Error::unsupported(format!(
+            "{place}: column {:?}: a table's key is decided when the table is created",
+            column.name
+        ))),
+    }
+}
+
+/// `name type [NOT NULL | NULL] [PRIMARY KEY]`, and whether the last was said.
+fn declaration(front: &mut Front<'_>) -> Result<(ColumnSpec, bool)> {
     let name = front.name("a column's name")?;
     let data_type = types::data_type(front, &name)?;
     let mut nullable = None;
+    let mut is_key = false;
     loop {
         let place = front.place();
-        let said = if front.words(&["not", "null"]) {
+        let said = if front.words(&["primary", "key"]) {
+            // Of the column it says NOT NULL as well.
+            is_key = true;
+            false
+        } else if front.words(&["not", "null"]) {
             false
         } else if front.word("null") {
             true
@@ -101,7 +129,7 @@ pub(super) fn column(front: &mut Front<'_>) -> Result<ColumnSpec> {
     if let Some(refused) = column_option(front, &name) {
         return Err(refused);
     }
-    Ok(ColumnSpec { name, data_type, nullable: nullable.unwrap_or(true) })
+    Ok((ColumnSpec { name, data_type, nullable: nullable.unwrap_or(true) }, is_key))
 }
 
 fn column_option(front: &Front<'_>, column: &str) -> Option<tandem_types::Error> {
@@ -132,7 +160,8 @@ fn column_option(front: &Front<'_>, column: &str) -> Option<tandem_types::Error>
     Some(front.unsupported(format_args!("column {column:?}: {} is not supported", word.to_uppercase())))
 }
 
-/// `[TIMESTAMP(c)] [PARTITION BY unit] [ORDER BY (…)] [WITH (…)]`, in any order, each once.
+/// `[TIMESTAMP(c)] [PARTITION BY unit] [ORDER BY (…)] [PRIMARY KEY (…)] [WITH (…)]`, in any order, each once;
+/// `DEDUP UPSERT KEYS (…)` is `PRIMARY KEY (…)`.
 fn clauses(front: &mut Front<'_>, spec: &mut TableSpec) -> Result<()> {
     let mut with = false;
     loop {
@@ -165,10 +194,14 @@ fn clauses(front: &mut Front<'_>, spec: &mut TableSpec) -> Result<()> {
             }
             front.word("with");
             options::table_options(front, spec)?;
+        } else if let Some(key) = key::clause(front)? {
+            if spec.primary_key.replace(key).is_some() {
+                return Err(twice);
+            }
         } else if let Some(refused) = refuse::constraint(front) {
             return Err(refused);
-        } else if let Some(word) = ["dedup", "ttl"].iter().find(|word| front.at_word(0, word)) {
-            return Err(front.unsupported(format_args!("{} is not supported yet", word.to_uppercase())));
+        } else if front.at_word(0, "ttl") {
+            return Err(front.unsupported("TTL is said as an option: WITH (ttl = '90d')"));
         } else {
             return Ok(());
         }

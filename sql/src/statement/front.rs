@@ -6,17 +6,25 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Word
 use tandem_types::{DEFAULT_CATALOG, Error, Result, TableName};
 
 use super::READ_ONLY_SCHEMAS;
+use super::as_of::Versions;
 use super::tokens::DIALECT;
 
 /// One statement's tokens, read from the left.
 pub(super) struct Front<'a> {
     parser: Parser<'a>,
     default_schema: &'a str,
+    versions: Versions,
 }
 
 impl<'a> Front<'a> {
     pub(super) fn new(tokens: Vec<TokenWithSpan>, default_schema: &'a str) -> Self {
-        Self { parser: Parser::new(&DIALECT).with_tokens_with_locations(tokens), default_schema }
+        let parser = Parser::new(&DIALECT).with_tokens_with_locations(tokens);
+        Self { parser, default_schema, versions: Versions::default() }
+    }
+
+    /// With the moments that were cut out of the tokens.
+    pub(super) fn with_versions(self, versions: Versions) -> Self {
+        Self { versions, ..self }
     }
 
     /// Whether the token `ahead` of the next one is this unquoted word, in any case.
@@ -71,7 +79,7 @@ impl<'a> Front<'a> {
 
     /// Refuses whatever comes after a complete statement.
     pub(super) fn end(&self) -> Result<()> {
-        if self.at_end() { Ok(()) } else { Err(self.expected("the end of the statement")) }
+        if self.at_end() { self.versions.check_used() } else { Err(self.expected("the end of the statement")) }
     }
 
     pub(super) fn at_end(&self) -> bool {
@@ -216,9 +224,15 @@ impl<'a> Front<'a> {
 
     /// A query, checked against the allow-list.
     pub(super) fn query(&mut self) -> Result<Box<ast::Query>> {
-        let query = self.with_parser(Parser::parse_query)?;
+        let mut query = self.with_parser(Parser::parse_query)?;
+        self.attach_versions(&mut query);
         super::query::check(&query)?;
         Ok(query)
+    }
+
+    /// Gives a query that the SQL parser read the moments as of which it reads its tables.
+    pub(super) fn attach_versions(&mut self, query: &mut ast::Query) {
+        self.versions.attach(query);
     }
 
     /// Lets the SQL parser read on from here.
@@ -270,7 +284,7 @@ pub(super) fn folded_ident(ident: &ast::Ident) -> String {
 }
 
 /// The parser's message with its place moved to the front.
-fn parser_error(error: ParserError) -> Error {
+pub(super) fn parser_error(error: ParserError) -> Error {
     let message = match error {
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
         ParserError::RecursionLimitExceeded => {

@@ -12,12 +12,17 @@
 //! statement runs.
 
 mod alter;
+mod as_of;
+mod conflict;
 mod create;
+mod dml;
 mod front;
+mod key;
 mod limits;
 mod options;
 mod query;
 mod refuse;
+mod restore;
 mod session;
 mod tokens;
 mod types;
@@ -25,8 +30,11 @@ mod types;
 #[cfg(test)]
 mod tests;
 
+pub use conflict::Conflict;
+pub use dml::Dml;
 pub use front::quote_name;
 pub use limits::StatementLimits;
+pub use restore::Restore;
 pub use types::type_name;
 
 use datafusion::sql::parser;
@@ -51,7 +59,9 @@ pub enum Statement {
         table: TableName,
         columns: Vec<String>,
         source: Box<ast::Query>,
+        conflict: Option<Conflict>,
     },
+    Dml(Dml),
     /// The columns of `spec` are those of the query, which only its plan tells.
     CreateTableAs {
         name: TableName,
@@ -62,6 +72,16 @@ pub enum Statement {
     },
     /// Changes of schema and settings, and `TRUNCATE`: one transaction, never empty.
     Steps(Vec<Step>),
+    /// Brings the past back; `explain`: says what that would change.
+    Restore {
+        restore: Restore,
+        explain: bool,
+    },
+    /// Partitions by their labels.
+    DropPartitions {
+        table: TableName,
+        labels: Vec<String>,
+    },
     Optimize {
         table: TableName,
     },
@@ -110,9 +130,9 @@ pub fn parse(sql: &str, default_schema: &str, limits: &StatementLimits) -> Resul
     let mut statements = Vec::new();
     for tokens in tokens::split(tokens::tokenize(sql)?) {
         limits.check_tokens(&tokens)?;
-        refuse::table_version(&tokens)?;
+        let (tokens, versions) = as_of::cut(tokens)?;
         let tokens = tokens::number_placeholders(tokens)?;
-        statements.push(statement(Front::new(tokens, default_schema))?);
+        statements.push(statement(Front::new(tokens, default_schema).with_versions(versions))?);
     }
     Ok(statements)
 }
@@ -120,10 +140,19 @@ pub fn parse(sql: &str, default_schema: &str, limits: &StatementLimits) -> Resul
 fn statement(mut front: Front<'_>) -> Result<Statement> {
     let statement = if front.at_query() {
         Statement::Query(Box::new(query::statement(front.query()?)))
+    } else if front.at_words(&["explain", "undrop"]) || front.at_words(&["explain", "restore"]) {
+        front.word("explain");
+        Statement::Restore { restore: past(&mut front)?, explain: true }
     } else if front.word("explain") {
         query::explain(&mut front)?
+    } else if front.at_word(0, "undrop") || front.at_word(0, "restore") {
+        Statement::Restore { restore: past(&mut front)?, explain: false }
     } else if front.word("insert") {
         query::insert(&mut front)?
+    } else if front.word("update") {
+        dml::update(&mut front)?
+    } else if front.word("delete") {
+        dml::delete(&mut front)?
     } else if front.word("create") {
         create::create(&mut front)?
     } else if front.word("alter") {
@@ -156,4 +185,13 @@ fn statement(mut front: Front<'_>) -> Result<Statement> {
     };
     front.end()?;
     Ok(statement)
+}
+
+/// At the word `UNDROP` or `RESTORE`.
+fn past(front: &mut Front<'_>) -> Result<Restore> {
+    if front.word("undrop") {
+        return restore::undrop(front);
+    }
+    front.expect_word("restore")?;
+    restore::restore(front)
 }

@@ -5,7 +5,7 @@ use tandem_manifest::TableSpec;
 use tandem_types::{Error, PartitionUnit, Result};
 
 use super::front::Front;
-use super::tokens;
+use super::{key, tokens};
 
 /// A value as it was written: whether it was a list matters to `order_by` only.
 pub(super) enum OptionValue {
@@ -28,7 +28,7 @@ pub(super) fn options(front: &mut Front<'_>) -> Result<Vec<(String, OptionValue)
     let mut options: Vec<(String, OptionValue)> = Vec::new();
     loop {
         let place = front.place();
-        let key = key(front)?;
+        let key = option_name(front)?;
         if options.iter().any(|(k, _)| *k == key) {
             return Err(Error::invalid(format!("{place}: {key:?} is said twice")));
         }
@@ -55,7 +55,7 @@ pub(super) fn resets(front: &mut Front<'_>) -> Result<Vec<(String, Option<String
 }
 
 /// `name` or `'name'`, with dots where it has parts.
-fn key(front: &mut Front<'_>) -> Result<String> {
+fn option_name(front: &mut Front<'_>) -> Result<String> {
     if let Token::SingleQuotedString(_) = front.peek().token {
         return front.string("an option's name");
     }
@@ -130,6 +130,15 @@ pub(super) fn table_options(front: &mut Front<'_>, spec: &mut TableSpec) -> Resu
                     OptionValue::Text(text) => column_list(&text).map_err(|e| e.context(&place))?,
                 };
                 spec.order_by = Some(names);
+            }
+            "primary_key" => {
+                twice(spec.primary_key.is_some())?;
+                let names = match value {
+                    OptionValue::List(names) => names,
+                    OptionValue::Text(text) => column_list(&text).map_err(|e| e.context(&place))?,
+                };
+                key::check(&names).map_err(|e| e.context(&place))?;
+                spec.primary_key = Some(names);
             }
             _ => spec.options.push((key.clone(), value.text(&key)?)),
         }

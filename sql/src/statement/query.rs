@@ -7,11 +7,12 @@ use std::ops::ControlFlow;
 
 use datafusion::common::format::{ExplainFormat, ExplainStatementOptions};
 use datafusion::sql::parser;
-use datafusion::sql::sqlparser::ast::{self, Query, Select, SetExpr, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{self, Query, Select, SetExpr, TableFactor, TableVersion, Visit, Visitor};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use tandem_types::{Error, Result};
 
 use super::Statement;
+use super::conflict::conflict;
 use super::front::{Front, folded_ident};
 
 /// A query as a statement of DataFusion.
@@ -95,8 +96,8 @@ pub(super) fn insert(front: &mut Front<'_>) -> Result<Statement> {
         multi_table_when_clauses,
         multi_table_else_clause,
     } = insert;
-    if on.is_some() || or.is_some() || ignore || replace_into {
-        return Err(Error::unsupported(format!("{place}: ON CONFLICT and its like are not supported yet")));
+    if or.is_some() || ignore || replace_into {
+        return refused("OR and IGNORE, in whose place stands ON CONFLICT (key) DO …,");
     }
     if returning.is_some() || output.is_some() {
         return refused("RETURNING");
@@ -123,7 +124,8 @@ pub(super) fn insert(front: &mut Front<'_>) -> Result<Statement> {
     }
     let ast::TableObject::TableName(name) = table else { return refused("a table function") };
     let table = front.target_of(&name).map_err(|e| e.context(&place))?;
-    let Some(source) = source else { return refused("DEFAULT VALUES") };
+    let Some(mut source) = source else { return refused("DEFAULT VALUES") };
+    front.attach_versions(&mut source);
     check(&source)?;
     let columns = columns.iter().map(|name| insert_column(name, &place)).collect::<Result<Vec<_>>>()?;
     for (i, column) in columns.iter().enumerate() {
@@ -131,7 +133,8 @@ pub(super) fn insert(front: &mut Front<'_>) -> Result<Statement> {
             return Err(Error::invalid(format!("{place}: column {column:?} is named twice")));
         }
     }
-    Ok(Statement::Insert { table, columns, source })
+    let conflict = on.map(conflict).transpose().map_err(|e| e.context(&place))?;
+    Ok(Statement::Insert { table, columns, source, conflict })
 }
 
 fn insert_column(name: &ast::ObjectName, place: &str) -> Result<String> {
@@ -200,10 +203,10 @@ impl Visitor for AllowList {
                 sample,
                 index_hints,
             } => {
-                if version.is_some() {
-                    let message = "reading an older version of a table (AS OF) is not supported yet";
-                    return ControlFlow::Break(Error::unsupported(message));
-                }
+                let known = |version: &TableVersion| {
+                    matches!(version, TableVersion::ForSystemTimeAsOf(_) | TableVersion::VersionAsOf(_))
+                };
+                when(version.as_ref().is_some_and(|v| !known(v)), "this way to name a version of a table")?;
                 when(sample.is_some(), "TABLESAMPLE")?;
                 when(args.as_ref().is_some_and(|args| args.settings.is_some()), "SETTINGS")?;
                 let hints = !with_hints.is_empty() || !index_hints.is_empty() || json_path.is_some();

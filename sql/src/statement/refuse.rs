@@ -1,14 +1,12 @@
 //! What is refused by name. Statements are allowed by a list; this one only gives better sentences.
 
-use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
-use tandem_types::{Error, Result};
+use datafusion::sql::sqlparser::tokenizer::Token;
+use tandem_types::Error;
 
 use super::front::Front;
 
 /// First words of statements that later versions will know.
 const NOT_YET: &[&str] = &[
-    "update",
-    "delete",
     "merge",
     "replace",
     "begin",
@@ -19,10 +17,8 @@ const NOT_YET: &[&str] = &[
     "abort",
     "savepoint",
     "release",
-    "undrop",
     "upsert",
     "fork",
-    "restore",
     "backup",
 ];
 
@@ -104,9 +100,6 @@ pub(super) fn constraint(front: &Front<'_>) -> Option<Error> {
     let then = |word: &str| front.at_word(1, word);
     let paren = || front.at_token(1, &Token::LParen);
     let refused = |what: &str| Some(front.unsupported(what));
-    if front.at_word(0, "primary") && then("key") {
-        return refused("PRIMARY KEY is not supported yet");
-    }
     if front.at_word(0, "foreign") && then("key") {
         return refused("FOREIGN KEY is not supported");
     }
@@ -120,25 +113,4 @@ pub(super) fn constraint(front: &Front<'_>) -> Option<Error> {
         return refused("CHECK is not supported");
     }
     None
-}
-
-/// Reading a table as it was. The parser would take `VERSION` for an alias and complain about the rest.
-pub(super) fn table_version(tokens: &[TokenWithSpan]) -> Result<()> {
-    let is = |token: &TokenWithSpan, words: &[&str]| {
-        matches!(
-            &token.token,
-            Token::Word(Word { value, quote_style: None, .. }) if words.iter().any(|w| value.eq_ignore_ascii_case(w))
-        )
-    };
-    for three in tokens.windows(3) {
-        let [version, r#as, of] = three else { continue };
-        if is(version, &["system_time", "version", "timestamp"]) && is(r#as, &["as"]) && is(of, &["of"]) {
-            let at = version.span.start;
-            return Err(Error::unsupported(format!(
-                "line {}, column {}: reading an older version of a table (AS OF) is not supported yet",
-                at.line, at.column
-            )));
-        }
-    }
-    Ok(())
 }

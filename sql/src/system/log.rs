@@ -7,17 +7,18 @@ use arrow::array::RecordBatch;
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{Result, ScalarValue, arrow_datafusion_err};
+use datafusion::common::{Result, arrow_datafusion_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::stream;
-use tandem_format::{CommitHeader, Op, Transaction};
+use tandem_format::{CommitHeader, MutationKind, Op, Transaction};
 use tandem_types::{Seq, TableId};
 use tokio::runtime::Handle;
 
+use super::log_bounds;
 use super::table::{Type, bools, schema_of, text, times, u64s};
 use crate::database::Database;
 use crate::error::to_datafusion;
@@ -53,6 +54,13 @@ impl LogTable {
         ]);
         Self { database, schema, head, io }
     }
+
+    /// The last commit that is not later than a time.
+    async fn seq_at(&self, time: i64) -> Result<Seq> {
+        let database = Arc::clone(&self.database);
+        let search = async move { database.seq_at(time).await };
+        on(&self.io, search).await.and_then(|found| found).map_err(to_datafusion)
+    }
 }
 
 #[async_trait]
@@ -68,9 +76,9 @@ impl TableProvider for LogTable {
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         Ok(filters
             .iter()
-            .map(|filter| match seq_range(filter) {
-                Some(_) => TableProviderFilterPushDown::Inexact,
-                None => TableProviderFilterPushDown::Unsupported,
+            .map(|filter| match log_bounds::seqs(filter).is_some() || log_bounds::times(filter).is_some() {
+                true => TableProviderFilterPushDown::Inexact,
+                false => TableProviderFilterPushDown::Unsupported,
             })
             .collect())
     }
@@ -83,8 +91,17 @@ impl TableProvider for LogTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let mut range = 1..=self.head.0;
-        for filter in filters.iter().filter_map(seq_range) {
+        for filter in filters.iter().filter_map(log_bounds::seqs) {
             range = *range.start().max(filter.start())..=*range.end().min(filter.end());
+        }
+        for times in filters.iter().filter_map(log_bounds::times) {
+            // A search of a few requests stands for reading the whole log.
+            let first = match times.start().checked_sub(1) {
+                Some(before) => self.seq_at(before).await?.next(),
+                None => Seq(0),
+            };
+            let last = if *times.end() == i64::MAX { self.head } else { self.seq_at(*times.end()).await? };
+            range = first.0.max(*range.start())..=last.0.min(*range.end());
         }
         let part = LogStream {
             database: Arc::clone(&self.database),
@@ -102,51 +119,6 @@ impl TableProvider for LogTable {
             limit,
         )?;
         Ok(Arc::new(exec))
-    }
-}
-
-/// The seqs that a filter lets through, if it says that much.
-fn seq_range(filter: &Expr) -> Option<RangeInclusive<u64>> {
-    match filter {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
-            let (a, b) = (seq_range(left), seq_range(right));
-            match (a, b) {
-                (Some(a), Some(b)) => Some(*a.start().max(b.start())..=*a.end().min(b.end())),
-                (a, b) => a.or(b),
-            }
-        }
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (seq_column(left), literal(right)) {
-            (true, Some(n)) => bound(*op, n),
-            _ if seq_column(right) => bound(op.swap()?, literal(left)?),
-            _ => None,
-        },
-        Expr::Between(Between { expr, negated: false, low, high }) if seq_column(expr) => {
-            Some(literal(low)?..=literal(high)?)
-        }
-        _ => None,
-    }
-}
-
-fn seq_column(expr: &Expr) -> bool {
-    matches!(expr, Expr::Column(column) if column.name == "seq")
-}
-
-/// A number that a seq can be compared with, in the column's own type.
-fn literal(expr: &Expr) -> Option<u64> {
-    match expr {
-        Expr::Literal(ScalarValue::UInt64(n), _) => *n,
-        _ => None,
-    }
-}
-
-fn bound(op: Operator, n: u64) -> Option<RangeInclusive<u64>> {
-    match op {
-        Operator::Eq => Some(n..=n),
-        Operator::Gt => Some(n.saturating_add(1)..=u64::MAX),
-        Operator::GtEq => Some(n..=u64::MAX),
-        Operator::Lt => Some(0..=n.saturating_sub(1)),
-        Operator::LtEq => Some(0..=n),
-        _ => None,
     }
 }
 
@@ -241,6 +213,15 @@ fn kind(op: &Op) -> &'static str {
         Op::Checkpoint { .. } => "checkpoint",
         Op::Promote { .. } => "promotion",
         Op::Lease { .. } => "lease",
+        Op::Mutate(mutation) => match mutation.kind {
+            MutationKind::Delete { .. } | MutationKind::Lookup { delete: true, .. } => "delete",
+            MutationKind::Update { .. } | MutationKind::Lookup { delete: false, .. } => "update",
+        },
+        Op::DropPartitions { .. } => "drop partition",
+        Op::RestoreTable(_) => "restore table",
+        Op::Horizon { .. } => "horizon",
+        Op::Pin(_) => "pin",
+        Op::Unpin { .. } => "unpin",
     }
 }
 
@@ -257,13 +238,19 @@ fn table(op: &Op) -> Option<TableId> {
         | Op::DropNotNull { table, .. }
         | Op::SetOptions { table, .. }
         | Op::Truncate { table }
+        | Op::DropPartitions { table, .. }
         | Op::Append { table, .. } => Some(*table),
+        Op::Mutate(mutation) => Some(mutation.table),
+        Op::RestoreTable(image) => Some(image.state.table),
         Op::CreateSchema { .. }
         | Op::DropSchema { .. }
         | Op::SetSettings { .. }
         | Op::Checkpoint { .. }
         | Op::Promote { .. }
-        | Op::Lease { .. } => None,
+        | Op::Lease { .. }
+        | Op::Horizon { .. }
+        | Op::Pin(_)
+        | Op::Unpin { .. } => None,
     }
 }
 
@@ -277,40 +264,11 @@ fn tables(header: &CommitHeader) -> usize {
 
 /// Rows that the commit appends. A void transaction's are among them: the log says what was asked.
 fn rows(header: &CommitHeader) -> u64 {
-    sections(header).map(|section| section.rows).sum()
+    let appended = ops(header).filter(|op| matches!(op, Op::Append { .. }));
+    appended.flat_map(Op::sections).map(|section| section.rows).sum()
 }
 
 /// Bytes of sections outside the commit object.
 fn uploaded(header: &CommitHeader) -> u64 {
-    sections(header).filter(|section| section.segment.is_some()).map(|section| section.len).sum()
-}
-
-fn sections(header: &CommitHeader) -> impl Iterator<Item = &tandem_format::Section> {
-    ops(header).flat_map(|op| match op {
-        Op::Append { sections, .. } => sections.as_slice(),
-        _ => &[],
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use datafusion::prelude::{col, lit};
-
-    #[test]
-    fn filters_on_the_seq_narrow_what_is_read() {
-        let cases = [
-            (col("seq").gt_eq(lit(5_u64)), Some(5..=u64::MAX)),
-            (lit(5_u64).gt(col("seq")), Some(0..=4)),
-            (col("seq").eq(lit(7_u64)).and(col("rows").gt(lit(1_u64))), Some(7..=7)),
-            (col("seq").gt(lit(2_u64)).and(col("seq").lt(lit(9_u64))), Some(3..=8)),
-            (col("seq").between(lit(2_u64), lit(4_u64)), Some(2..=4)),
-            (col("seq").gt(lit(2_u64)).or(col("rows").lt(lit(9_u64))), None),
-            (col("rows").gt(lit(2_u64)), None),
-            (col("seq").not_eq(lit(2_u64)), None),
-        ];
-        for (filter, range) in cases {
-            assert_eq!(seq_range(&filter), range, "{filter}");
-        }
-    }
+    header.sections().filter(|section| section.segment.is_some()).map(|section| section.len).sum()
 }

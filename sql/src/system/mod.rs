@@ -8,6 +8,7 @@
 //! its history.
 
 mod log;
+mod log_bounds;
 mod producers;
 mod rows;
 mod table;

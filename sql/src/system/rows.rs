@@ -1,10 +1,11 @@
 //! The rows of the system tables, column by column.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow_schema::{DataType, TimeUnit};
-use tandem_format::{commit_path, data_path, segment_path};
+use tandem_format::{MutationKind, PendingMutation, commit_path, data_path, segment_path};
 use tandem_manifest::{DATABASE_SETTINGS, FileState, Manifest, TABLE_OPTIONS, Table, TailSection};
 use tandem_types::{Column, ColumnId, Partition, ticks_per_second};
 
@@ -63,7 +64,7 @@ pub(super) fn tables(snapshot: &Manifest) -> Vec<ArrayRef> {
         text(all().map(|t| t.timestamp().map(|c: &Column| &c.name))),
         text(all().map(|t| Some(t.partition_by().name()))),
         text(all().map(|t| Some(column_names(t, t.order_by())))),
-        text(all().map(|_| None::<&str>)),
+        text(all().map(|t| t.is_keyed().then(|| column_names(t, t.primary_key())))),
         text(all().map(|t| Some(options(t)))),
         u64s(all().map(|t| Some(t.rows()))),
         u64s(all().map(|t| Some(t.file_bytes() + t.tail_bytes()))),
@@ -193,6 +194,37 @@ pub(super) fn sections(snapshot: &Manifest) -> Vec<ArrayRef> {
         times(all().map(|(t, s)| last(s.section.time, unit(t)))),
         text(all().map(|(_, s)| Some(object(s)))),
         u64s(all().map(|(_, s)| Some(s.section.offset))),
+    ]
+}
+
+/// UPDATEs and DELETEs that rows still have to go through when they are read: until compaction has written them in.
+pub(super) fn mutations(snapshot: &Manifest) -> Vec<ArrayRef> {
+    let mut rows: Vec<(&Table, &PendingMutation)> = snapshot
+        .named_tables()
+        .flat_map(|table| table.mutations().map(move |pending| (table, pending.as_ref())))
+        .collect();
+    rows.sort_by_key(|(_, pending)| pending.key);
+    let all = || rows.iter().copied();
+    let kind = |pending: &PendingMutation| match pending.mutation.kind {
+        MutationKind::Update { .. } | MutationKind::Lookup { delete: false, .. } => "update",
+        MutationKind::Delete { .. } | MutationKind::Lookup { delete: true, .. } => "delete",
+    };
+    let files = |table: &Table, pending: &PendingMutation| {
+        let meets = |time: Option<(i64, i64)>| match (pending.mutation.time, time) {
+            (Some(acted_on), Some(file)) => acted_on.0 <= file.1 && file.0 <= acted_on.1,
+            _ => true,
+        };
+        let waits = |file: &&Arc<FileState>| {
+            pending.key.seq > file.file.folded_through && meets(file.file.time)
+        };
+        table.files().filter(waits).count() as u64
+    };
+    vec![
+        u64s(all().map(|(_, p)| Some(p.key.seq.0))),
+        text(all().map(|(t, _)| Some(&t.name().table))),
+        text(all().map(|(_, p)| Some(kind(p)))),
+        text(all().map(|(_, p)| Some(&p.mutation.statement))),
+        u64s(all().map(|(t, p)| Some(files(t, p)))),
     ]
 }
 

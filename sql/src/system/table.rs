@@ -29,6 +29,7 @@ pub(super) enum Kind {
     Partitions,
     Files,
     Sections,
+    Mutations,
     Settings,
     Queries,
     Nodes,
@@ -76,11 +77,12 @@ pub(super) fn schema_of(columns: &[(&str, Type)]) -> SchemaRef {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Tables,
         Self::Partitions,
         Self::Files,
         Self::Sections,
+        Self::Mutations,
         Self::Settings,
         Self::Queries,
         Self::Nodes,
@@ -92,6 +94,7 @@ impl Kind {
             Self::Partitions => "partitions",
             Self::Files => "files",
             Self::Sections => "sections",
+            Self::Mutations => "mutations",
             Self::Settings => "settings",
             Self::Queries => "queries",
             Self::Nodes => "nodes",
@@ -155,6 +158,13 @@ impl Kind {
                 ("object", Text),
                 ("offset", U64),
             ],
+            Self::Mutations => &[
+                ("seq", U64),
+                ("table_name", Text),
+                ("kind", Text),
+                ("statement", Text),
+                ("pending_files", U64),
+            ],
             Self::Settings => {
                 &[("name", Text), ("value", Text), ("default", Text), ("scope", Text), ("description", Text)]
             }
@@ -196,6 +206,7 @@ impl SystemTable {
             Kind::Partitions => rows::partitions(&self.snapshot),
             Kind::Files => rows::files(&self.snapshot),
             Kind::Sections => rows::sections(&self.snapshot),
+            Kind::Mutations => rows::mutations(&self.snapshot),
             Kind::Settings => rows::settings(&self.snapshot, &self.database.node_settings()),
             Kind::Nodes => rows::nodes(&self.database.nodes()),
             Kind::Queries => rows::queries(&self.queries.list(), &self.database.node_settings()),

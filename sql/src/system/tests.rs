@@ -29,6 +29,7 @@ fn columns_are_those_that_scripts_rely_on() {
             "table_id table_name partition path rows bytes min_time max_time level created_seq folded_through",
         ),
         ("sections", "seq transaction table_id table_name rows bytes min_time max_time object offset"),
+        ("mutations", "seq table_name kind statement pending_files"),
         ("settings", "name value default scope description"),
         (
             "queries",
@@ -114,6 +115,7 @@ fn rows_tell_what_the_manifest_holds() {
         name,
         target: AppendTarget::Existing { table: table.id(), schema_id: table.schema_id() },
         policy: SchemaPolicy::Strict,
+        on_conflict: None,
         fields: vec![ColumnSpec {
             name: "ts".into(),
             data_type: table.schema().columns[0].data_type.clone(),

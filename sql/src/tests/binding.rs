@@ -104,6 +104,7 @@ async fn appended(columns: Vec<(&str, ArrayRef)>) -> Fixture {
         schema: batch.schema(),
         policy: SchemaPolicy::Create,
         create: Some(CreateTable { spec, if_not_exists: false, replace: false }),
+        on_conflict: None,
         queued: None,
         options: crate::options::WriteOptions::default(),
     };

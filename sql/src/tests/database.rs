@@ -1,13 +1,14 @@
 //! A database without a log: commits are applied in memory, one at a time.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::Int64Type;
-use arrow_schema::DataType;
+use arrow_schema::{DataType, SchemaRef};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
@@ -25,9 +26,13 @@ use tandem_manifest::{
 use tandem_segment::column_stats;
 use tandem_types::{CommitId, DatabaseId, Error, Partition, Result, Seq, TableId, TableName, WriterId};
 
-use crate::database::{AppendRequest, Database, NodeRow, NodeSetting, Receipt, RowStream, SectionRows};
+use crate::as_of::AsOf;
+use crate::database::{AppendRequest, Database, Dropped, NodeRow, NodeSetting, Receipt, RowStream, SectionRows, StagedSection};
 use crate::digest::AppendDigest;
 use crate::options::{Ack, ClientToken, ReadOptions, WriteOptions};
+
+mod folded;
+pub(super) use folded::Looked;
 
 #[derive(Debug)]
 pub(super) struct TestDatabase {
@@ -38,6 +43,10 @@ pub(super) struct TestDatabase {
     pub(super) loads: AtomicU64,
     /// What writes came with.
     pub(super) written: Mutex<Vec<WriteOptions>>,
+    /// What others commit right before the next statement that changes rows.
+    pub(super) others: Mutex<Vec<Vec<Step>>>,
+    /// Somebody changes all tables right before every statement that changes rows.
+    pub(super) always_changes: AtomicBool,
     /// What reads waited for.
     pub(super) settled: Mutex<Vec<ReadOptions>>,
 }
@@ -45,6 +54,8 @@ pub(super) struct TestDatabase {
 #[derive(Debug)]
 struct State {
     manifest: Arc<Manifest>,
+    /// All states that there were, by seq.
+    past: Vec<Arc<Manifest>>,
     log: Vec<CommitHeader>,
     sections: HashMap<SectionKey, Arc<SectionRows>>,
     objects_made: u64,
@@ -54,11 +65,19 @@ impl Default for TestDatabase {
     fn default() -> Self {
         let manifest = Arc::new(Manifest::empty(DatabaseId(1)));
         Self {
-            state: Mutex::new(State { manifest, log: Vec::new(), sections: HashMap::new(), objects_made: 0 }),
+            state: Mutex::new(State {
+                past: vec![Arc::clone(&manifest)],
+                manifest,
+                log: Vec::new(),
+                sections: HashMap::new(),
+                objects_made: 0,
+            }),
             objects: Arc::default(),
             footers: Arc::new(FooterCache::new(64 << 20)),
             loads: AtomicU64::new(0),
             written: Mutex::default(),
+            others: Mutex::default(),
+            always_changes: AtomicBool::new(false),
             settled: Mutex::default(),
         }
     }
@@ -97,6 +116,7 @@ impl State {
         };
         let hash = encode_header(&header)?.hash;
         self.manifest = Arc::new(manifest.apply(&header, hash)?.manifest);
+        self.past.push(Arc::clone(&self.manifest));
         self.log.push(header);
         Ok(Receipt { seq: at, ..Receipt::default() })
     }
@@ -141,6 +161,7 @@ impl State {
             name: request.table.clone(),
             target: AppendTarget::Existing { table: table.id(), schema_id: table.schema_id() },
             policy: request.policy,
+            on_conflict: request.on_conflict.clone(),
             fields: fields.collect(),
             sections,
         };
@@ -178,6 +199,11 @@ impl TestDatabase {
     /// Moves the tail's rows of the partitions with these labels into data files, one for each; all
     /// partitions if there are no labels.
     pub(super) async fn compact(&self, table: &str, labels: &[&str]) {
+        let manifest = self.snapshot();
+        let state = manifest.require(&TableName::public(table)).unwrap();
+        if state.is_keyed() || state.has_mutations() {
+            return self.fold(table, labels, true, 1).await;
+        }
         let (replace, files) = {
             let mut state = self.state.lock().unwrap();
             let table = state.manifest.require(&TableName::public(table)).unwrap().clone();
@@ -310,10 +336,89 @@ impl Database for TestDatabase {
         }
     }
 
+    async fn state_as_of(&self, at: AsOf, _deadline: Option<Duration>) -> Result<Arc<Manifest>> {
+        let state = self.state.lock().unwrap();
+        let found = state.past.iter().rfind(|past| match at {
+            AsOf::Seq(seq) => past.seq() == seq,
+            AsOf::Time(time) => past.commit_time() <= time,
+        });
+        let present = state.manifest.seq();
+        found.cloned().ok_or_else(|| Error::behind(format!("{at} is asked for at {present}")).with_seq(present))
+    }
+
+    async fn seq_at(&self, time: i64) -> Result<Seq> {
+        let state = self.state.lock().unwrap();
+        Ok(state.past.iter().rfind(|past| past.commit_time() <= time).map(|past| past.seq()).unwrap_or_default())
+    }
+
+    async fn before_drop(&self, name: &TableName) -> Result<Dropped> {
+        let state = self.state.lock().unwrap();
+        let dropped = |pair: &&[Arc<Manifest>]| {
+            let [before, after] = pair else { return false };
+            before.table_named(name).is_some_and(|t| {
+                after.table(t.id()).is_none() && state.manifest.table(t.id()).is_none()
+            })
+        };
+        match state.past.windows(2).rfind(dropped) {
+            Some([before, after]) => Ok(Dropped {
+                seq: after.seq(),
+                table: before.require(name)?.id(),
+                before: Arc::clone(before),
+            }),
+            _ => Err(Error::not_found(format!("no table {name} was dropped"))),
+        }
+    }
+
     async fn submit(&self, _base: Seq, steps: Vec<Step>, options: WriteOptions) -> Result<Receipt> {
         let receipt = self.state.lock().unwrap().commit_once(steps, options.token.clone());
         self.written.lock().unwrap().push(options);
         receipt
+    }
+
+    async fn stage_lookup(&self, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<StagedSection> {
+        let mut null_counts = vec![0; schema.fields().len()];
+        for batch in &rows {
+            let nulls = batch.columns().iter().map(|column| column.logical_null_count() as u64);
+            null_counts.iter_mut().zip(nulls).for_each(|(sum, nulls)| *sum += nulls);
+        }
+        let count: u64 = rows.iter().map(|batch| batch.num_rows() as u64).sum();
+        let draft = SectionDraft {
+            segment: None,
+            offset: 0,
+            len: 64 * count,
+            crc32c: 0,
+            rows: count,
+            time: None,
+            partitions: vec![(Partition(0), count)],
+            null_counts,
+        };
+        let rows = Arc::new(SectionRows { schema, batches: rows });
+        Ok(StagedSection { draft, held: Arc::new(()), rows: Some(rows) })
+    }
+
+    async fn submit_staged(
+        &self,
+        _base: Seq,
+        steps: Vec<Step>,
+        sections: Vec<StagedSection>,
+        options: WriteOptions,
+    ) -> Result<Receipt> {
+        let mut state = self.state.lock().unwrap();
+        for steps in std::mem::take(&mut *self.others.lock().unwrap()) {
+            state.commit(steps).unwrap();
+        }
+        if self.always_changes.load(Ordering::Relaxed) {
+            let names: Vec<TableName> = state.manifest.named_tables().map(|t| t.name().clone()).collect();
+            state.commit(names.into_iter().map(|name| Step::Truncate { name }).collect()).unwrap();
+        }
+        let receipt = state.commit_once(steps, options.token.clone())?;
+        for (section, staged) in (0..).zip(sections) {
+            let key = SectionKey { seq: receipt.seq, transaction: 0, section };
+            state.sections.insert(key, staged.rows.unwrap());
+        }
+        drop(state);
+        self.written.lock().unwrap().push(options);
+        Ok(receipt)
     }
 
     async fn repeated(&self, options: &WriteOptions) -> Result<Option<Receipt>> {

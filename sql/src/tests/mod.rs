@@ -1,9 +1,15 @@
 //! SQL over a database in memory: statements in, rows out.
 
+mod as_of;
 mod binding;
 mod database;
+mod dml;
+mod keys;
+mod keyed;
+mod mutated;
 mod options;
 mod queries;
+mod replayed;
 mod statements;
 mod system;
 mod writes;

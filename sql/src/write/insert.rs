@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::compute::CastOptions;
-use arrow::util::display::FormatOptions;
 use arrow_schema::DataType;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Cast, ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::parser::{DFParser, Statement as SqlStatement};
 use datafusion::sql::sqlparser::ast;
-use tandem_manifest::{Manifest, SchemaPolicy};
+use tandem_format::OnDuplicate;
+use tandem_manifest::{Manifest, OnConflict, SchemaPolicy, Table};
 use tandem_types::{Column, Error, ErrorKind, Result, TableName, TableSchema};
 
-use super::list;
+use super::{STRICT, list};
 use super::values::{bind, faulty_column, with_nulls};
+use crate::as_of::with_versions;
 use crate::database::AppendRequest;
 use crate::error::IntoTandem;
 use crate::options::WriteOptions;
@@ -22,7 +22,7 @@ use crate::params::Parameters;
 use crate::prepared::UpdateResult;
 use crate::running::Job;
 use crate::session::Session;
-use crate::statement::quote_name;
+use crate::statement::{Conflict, quote_name};
 
 /// `INSERT INTO table (columns) source`.
 #[derive(Clone)]
@@ -31,6 +31,8 @@ pub(crate) struct Insert {
     /// Empty: all of the table's.
     pub(crate) columns: Vec<String>,
     pub(crate) source: Box<ast::Query>,
+    /// What becomes of rows whose key is taken; `None`: as the table says.
+    pub(crate) conflict: Option<Conflict>,
 }
 
 impl Insert {
@@ -56,6 +58,7 @@ impl Insert {
         }
         let guard = list(session, sql, &snapshot)?;
         let state = session.state(&snapshot)?;
+        let all_count = self.all_count(&snapshot);
         let work = {
             let (this, state) = (self.clone(), state.clone());
             async move {
@@ -83,9 +86,10 @@ impl Insert {
             create: None,
             queued: None,
             options,
+            on_conflict: self.conflict.as_ref().map(|conflict| conflict.action.clone()),
         };
         match engine.database().append(request, rows).await {
-            Ok(receipt) => Ok(receipt.into()),
+            Ok(receipt) => Ok(UpdateResult { exact: all_count, ..receipt.into() }),
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 let find = async move { Ok(first.and_then(|plan| faulty_column(&state, &plan))) };
                 let column = engine.runtime().run(find).await?.and_then(|i| schema.fields().get(i));
@@ -103,9 +107,12 @@ impl Insert {
     /// The rows to insert, in the types of the source, and the table's columns that they are for.
     async fn plan(&self, state: &SessionState, snapshot: &Manifest) -> Result<(LogicalPlan, Vec<Column>)> {
         let table = snapshot.require(&self.table)?;
+        self.check_conflict(table)?;
         let columns = self.targets(table.schema())?;
         // DataFusion's own INSERT knows what the table's types say of placeholders and of VALUES.
-        let plan = state.statement_to_plan(self.statement()?).await.tandem()?;
+        let mut statement = self.statement()?;
+        let state = with_versions(state, &mut statement).await?;
+        let plan = state.statement_to_plan(statement).await.tandem()?;
         let LogicalPlan::Dml(dml) = plan else {
             return Err(Error::internal("an INSERT was not planned as one"));
         };
@@ -122,6 +129,49 @@ impl Insert {
         }
         let rows = LogicalPlanBuilder::from(with_nulls(&all.input)?).project(chosen);
         Ok((rows.and_then(LogicalPlanBuilder::build).tandem()?, columns))
+    }
+
+    /// That the key said to be taken is the table's.
+    fn check_conflict(&self, table: &Table) -> Result<()> {
+        let Some(conflict) = &self.conflict else { return Ok(()) };
+        let name = &self.table;
+        if !table.is_keyed() {
+            return Err(Error::invalid(format!("ON CONFLICT needs a primary key, and table {name} has none")));
+        }
+        let key = table.primary_key().iter().filter_map(|id| table.schema().column(*id));
+        let key: Vec<&str> = key.map(|column| column.name.as_str()).collect();
+        let is_key = |said: &[String]| {
+            said.len() == key.len() && said.iter().all(|column| key.contains(&column.as_str()))
+        };
+        if !conflict.key.is_empty() && !is_key(&conflict.key) {
+            return Err(Error::invalid(format!(
+                "ON CONFLICT ({}): the primary key of table {name} is ({})",
+                conflict.key.join(", "),
+                key.join(", ")
+            )));
+        }
+        if let OnConflict::Update(columns) = &conflict.action {
+            for column in columns {
+                let Some(found) = table.schema().by_name(column) else {
+                    return Err(Error::not_found(format!("table {name} has no column {column:?}")));
+                };
+                if table.primary_key().contains(&found.id) {
+                    return Err(Error::invalid(format!(
+                        "column {column:?} is in the primary key of table {name}: it is equal in both rows"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every row sent is a row written: not where one may give way to a row that is there.
+    fn all_count(&self, snapshot: &Manifest) -> bool {
+        let table = snapshot.table_named(&self.table);
+        match &self.conflict {
+            Some(conflict) => conflict.action != OnConflict::DoNothing,
+            None => table.is_none_or(|table| table.on_duplicate() != OnDuplicate::Ignore),
+        }
     }
 
     /// The columns to write; the others are null.
@@ -207,7 +257,6 @@ fn to_column(array: &ArrayRef, column: &Column) -> Result<ArrayRef> {
 }
 
 fn cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
-    const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
     // Dictionaries are built from plain values.
     let steps: [Option<DataType>; 2] = match to {
         DataType::Dictionary(_, value) => [Some(value.as_ref().clone()), Some(to.clone())],

@@ -31,7 +31,9 @@
 //! may still be carried out.
 //!
 //! What an applied log means ([`fold`]) is `Manifest::apply`: tokens first, then the epoch. A node whose log was trimmed
-//! under it starts over as after [`Action::Crash`], which is what `Appended::Reopened` comes to.
+//! under it takes its state from a checkpoint, as after [`Action::Crash`], and keeps what it has in hand
+//! (`CommitTask::start_over`); but what it has sent to a number that was trimmed since (`Appended::Reopened`) it tries again only
+//! under a token.
 //!
 //! It refuses to know payloads, groups of more than one transaction, schemas and clocks.
 

@@ -63,6 +63,10 @@ pub enum Weakening {
     NoFloorCheckAfterCreate,
     /// The floor is not read after a commit was found to be one's own.
     NoFloorCheckAfterReadBack,
+    /// The floor is not read after another's commit was found where one's own was sent.
+    NoFloorCheckAfterLoss,
+    /// A write without a token is tried again after the log was trimmed past where it was sent.
+    TriesAgainUntold,
     /// The floor is not read after a commit was read.
     NoFloorCheckInReader,
     /// The floor is read before a commit is, not after.
@@ -188,7 +192,7 @@ impl Model for Protocol {
                 }
                 Phase::Unknown(..) => actions.push(Action::ReadBack { node }),
                 Phase::Found(..) if self.lacks(Weakening::FloorCheckBeforeRead) => {}
-                Phase::Created(..) | Phase::Absent(..) | Phase::Found(..) => {
+                Phase::Created(..) | Phase::Absent(..) | Phase::Theirs(_) | Phase::Found(..) => {
                     actions.push(Action::ReadFloor { node })
                 }
                 Phase::Idle | Phase::Behind(_) => {}

@@ -66,6 +66,8 @@ pub enum Phase {
     Unknown(Request, Commit),
     /// Nothing stood there. The floor is to be read.
     Absent(Request, Commit),
+    /// Another's commit stood there. The floor is to be read.
+    Theirs(Request),
     /// The same bytes are to be created again.
     Again(Request, Commit),
     /// The seq is another's, or the end of the log is to be shown. The next commit is to be read.

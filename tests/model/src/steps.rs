@@ -266,7 +266,8 @@ impl Protocol {
         };
         state.nodes[i].phase = match state.object(state.nodes[i].seq() + 1) {
             Some(found) if mine(found) => Phase::Created(request, commit),
-            Some(_) => Phase::Behind(request),
+            Some(_) if self.lacks(Weakening::NoFloorCheckAfterLoss) => Phase::Behind(request),
+            Some(_) => Phase::Theirs(request),
             None => Phase::Absent(request, commit),
         };
         if matches!(state.nodes[i].phase, Phase::Created(..))
@@ -281,13 +282,33 @@ impl Protocol {
         let i = usize::from(index);
         let trimmed = usize::from(state.floor) > state.nodes[i].seq();
         match state.nodes[i].phase {
-            Phase::Created(..) | Phase::Absent(..) if trimmed => {
+            Phase::Created(request, _) | Phase::Absent(request, _) | Phase::Theirs(request) if trimmed => {
                 state.reopened = true;
                 self.start_over(state, index);
+                // It may have been committed before, which its token tells, if it has one.
+                let told = match request.what {
+                    What::Write { client, .. } => self.has_token(client),
+                    _ => false,
+                };
+                if told || self.lacks(Weakening::TriesAgainUntold) {
+                    state.nodes[i].phase = Phase::Ready(request);
+                } else {
+                    self.answer(state, index, request, Answer::Unknown);
+                }
             }
-            Phase::Found(..) if trimmed => self.start_over(state, index),
+            Phase::Found(request, _) if trimmed => {
+                self.start_over(state, index);
+                // What was in hand is in no log.
+                if let Some(request) = request {
+                    let judged = request.told != 0;
+                    state.nodes[i].phase =
+                        if judged { Phase::Behind(request) } else { Phase::Ready(request) };
+                    self.judge(state, index);
+                }
+            }
             Phase::Created(..) => self.committed(state, index),
             Phase::Absent(request, commit) => state.nodes[i].phase = Phase::Again(request, commit),
+            Phase::Theirs(request) => state.nodes[i].phase = Phase::Behind(request),
             Phase::Found(request, Some(found)) => self.found(state, index, request, found),
             Phase::Found(request, None) => self.at_the_end(state, index, request),
             _ => return None,

@@ -11,6 +11,7 @@ use crate::life::Life;
 use crate::node::Cluster;
 use crate::plan::Flavour;
 use crate::store::env_of;
+use crate::truth::names;
 use crate::world::World;
 
 /// The number by which the trace names who looks at the end.
@@ -57,14 +58,24 @@ async fn audit(world: &Arc<World>) -> Result<()> {
     }
     let recorded: Vec<(Seq, [u8; 32])> = {
         let truth = world.truth();
+        let limit = state.history_start().min(state.horizon());
         let commits = (1..=head.0).filter_map(|seq| truth.commit(Seq(seq)));
         let ops = commits.flat_map(|c| c.commit.header.transactions.iter().flat_map(|t| &t.ops));
-        ops.filter_map(|op| match op {
-            Op::Checkpoint { seq, root_hash } => Some((*seq, *root_hash)),
-            _ => None,
-        })
-        .collect()
+        let mut recorded: Vec<_> = ops
+            .filter_map(|op| match op {
+                Op::Checkpoint { seq, root_hash } => Some((*seq, *root_hash)),
+                _ => None,
+            })
+            .collect();
+        // The newest one at or before the beginning of history, and all from there on.
+        let first = recorded.iter().rposition(|(seq, _)| *seq <= limit).unwrap_or(0);
+        recorded.split_off(first)
     };
+    for (path, seq) in kept_objects(world) {
+        if !world.objects().contains_key(&path) {
+            world.blame("I9", format!("{path}, which the state at {seq} names, is gone in the end"));
+        }
+    }
     for (seq, root_hash) in recorded {
         match log.load_checkpoint(seq).await {
             Ok((state, hash)) if hash == root_hash => {
@@ -79,11 +90,20 @@ async fn audit(world: &Arc<World>) -> Result<()> {
     Ok(())
 }
 
+/// What the snapshots name that are kept.
+fn kept_objects(world: &World) -> Vec<(String, Seq)> {
+    let truth = world.truth();
+    let head = truth.head();
+    let Some(start) = truth.state(head).map(Manifest::history_start) else { return Vec::new() };
+    let kept = (start.0..=head.0).filter_map(|seq| truth.state(Seq(seq)));
+    kept.flat_map(|state| names(state).map(|path| (path, state.seq()))).collect()
+}
+
 /// An object of the log is gone: whoever starts now must not take what is before it for all.
 async fn hole(world: &Arc<World>) {
     let head = world.head();
     let back = 1 + world.below(6);
-    if head.0 <= back {
+    if head.0 <= back || head.0 - back <= world.floor().0 {
         return;
     }
     world.objects().remove(&commit_path(Seq(head.0 - back)));

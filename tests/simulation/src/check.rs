@@ -53,7 +53,10 @@ impl World {
         if !before.is_single_primary() || header.transactions.iter().flat_map(|t| &t.ops).any(changes) {
             return;
         }
-        let upkeep = |op: &Op| matches!(op, Op::Replace(_) | Op::Checkpoint { .. } | Op::Lease { .. });
+        let upkeep = |op: &Op| {
+            use Op::{Checkpoint, Horizon, Lease, Replace, RestoreTable};
+            matches!(op, Replace(_) | Checkpoint { .. } | Lease { .. } | Horizon { .. } | RestoreTable(_))
+        };
         for transaction in header.transactions.iter().filter(|t| !t.ops.iter().all(upkeep)) {
             let writer = self.node_of(header.writer);
             let primary = before.primary().map(|p| p.node_id.clone());

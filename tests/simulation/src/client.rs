@@ -122,23 +122,19 @@ pub async fn settle(cluster: &Arc<Cluster>, write: Arc<Write>) -> bool {
     let world = &cluster.world;
     let mut base = None;
     let mut redirect = None;
-    let mut sent = 0;
     loop {
-        // In a trimmed log nobody goes on.
-        if world.violation().is_some() || (world.is_trimmed() && sent > 12) {
+        if world.violation().is_some() {
             return false;
         }
         let any = world.below(world.plan.nodes as u64) as usize;
         let node = redirect.take().unwrap_or(any);
         let Some(process) = cluster.process(node) else {
-            sent += usize::from(world.is_trimmed());
             world.sleep(world.millis(50, 300)).await;
             continue;
         };
         let base = *base.get_or_insert_with(|| process.writer.state().seq());
         let invoked = world.head();
         let patience = world.millis(300, 9000);
-        sent += 1;
         write.sent.fetch_add(1, Relaxed);
         let attempt = attempt(world.clone(), process, write.clone(), base, invoked);
         // Its node goes on with it when its client does not wait any longer.
@@ -200,7 +196,7 @@ async fn steps(process: &Process, write: &Write, state: &Manifest) -> Result<Vec
             };
             let section = upload(process, write, fields.len()).await?;
             let (name, policy, sections) = (table.clone(), *policy, vec![section]);
-            Step::Append(AppendIntent { name, target, policy, fields, sections })
+            Step::Append(AppendIntent { name, target, policy, fields, sections, on_conflict: None })
         }
         What::Alter(step) => change(step),
     };

@@ -21,6 +21,7 @@
 mod aftermath;
 mod check;
 mod client;
+mod collect;
 mod deputies;
 mod faults;
 mod life;

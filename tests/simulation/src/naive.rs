@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use tandem_format::{
-    CommitHeader, FileName, Op, Replace, SectionKey, Transaction, TransactionToken, data_path, segment_path,
+    CommitHeader, FileName, Op, Replace, SectionKey, TableImage, Transaction, TransactionToken, data_path,
+    segment_path,
 };
 use tandem_manifest::Manifest;
 use tandem_types::{Partition, PartitionUnit, Seq, TableId};
@@ -35,6 +36,8 @@ pub struct Naive {
     /// Where each token of a client was committed.
     tokens: BTreeMap<String, Seq>,
     files: BTreeSet<FileName>,
+    /// All rows that were ever anywhere.
+    everywhere: BTreeMap<(TableId, Place), Vec<Row>>,
     /// Writes and files whose makers were told that they are not committed.
     pub refused_writes: BTreeSet<u64>,
     pub refused_tokens: BTreeSet<String>,
@@ -104,7 +107,9 @@ impl Naive {
                     }
                     for (partition, _) in &section.partitions {
                         let part: Vec<Row> = rows.iter().filter(|(p, _)| p == partition).copied().collect();
-                        self.table(*table)?.rows.insert(Place::Part(*key, *partition), part);
+                        let place = Place::Part(*key, *partition);
+                        self.everywhere.insert((*table, place), part.clone());
+                        self.table(*table)?.rows.insert(place, part);
                     }
                     appended.extend(rows);
                     key.section += 1;
@@ -112,6 +117,7 @@ impl Naive {
                 self.wrote(&appended, key.seq)?;
             }
             Op::Replace(replace) => self.replace(replace, objects)?,
+            Op::RestoreTable(image) => self.restore(image, objects)?,
             _ => {}
         }
         Ok(())
@@ -154,13 +160,38 @@ impl Naive {
             }
             let rows = read(&data_path(replace.table, unit, &file.name), objects)?;
             after.extend_from_slice(&rows);
-            self.table(replace.table)?.rows.insert(Place::File(file.name), rows);
+            let place = Place::File(file.name);
+            self.everywhere.insert((replace.table, place), rows.clone());
+            self.table(replace.table)?.rows.insert(place, rows);
         }
         before.sort_unstable();
         after.sort_unstable();
         if before != after {
             return Err(("I12", format!("a compaction makes {after:?} of {before:?}")));
         }
+        Ok(())
+    }
+
+    /// What is brought back must still be there.
+    fn restore(&mut self, image: &TableImage, objects: &BTreeMap<String, Bytes>) -> Result<(), Broken> {
+        let (id, unit) = (image.state.table, image.state.def.partition_by);
+        let mut table = Table { partition_by: unit, rows: BTreeMap::new() };
+        let mut places = Vec::new();
+        for (_, file) in &image.files {
+            read(&data_path(id, unit, &file.name), objects)?;
+            places.push(Place::File(file.name));
+        }
+        for (key, section, live) in &image.tail {
+            if let Some(segment) = &section.segment {
+                read(&segment_path(segment), objects)?;
+            }
+            places.extend(live.iter().map(|partition| Place::Part(*key, *partition)));
+        }
+        for place in places {
+            let never = || ("I12", format!("{place:?} is brought back, and never was"));
+            table.rows.insert(place, self.everywhere.get(&(id, place)).ok_or_else(never)?.clone());
+        }
+        self.tables.insert(id, table);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{Either, select};
+use tandem_collect::Collector;
 use tandem_env::Env;
 use tandem_format::Primary;
 use tandem_log::{Log, WrittenCheckpoint};
@@ -28,6 +29,7 @@ pub struct Process {
     pub writer: Writer,
     /// The newest one that it knows the parts of.
     pub checkpoint: Mutex<Option<WrittenCheckpoint>>,
+    pub collector: tokio::sync::Mutex<Collector>,
     /// By the node that pushes.
     pub feeds: Mutex<BTreeMap<usize, Arc<Feed>>>,
 }
@@ -91,14 +93,8 @@ impl Cluster {
                     }
                 }
                 Either::Left((Err(e), _)) => {
-                    let trimmed =
-                        world.is_trimmed() && matches!(e.kind(), ErrorKind::NewerFormat | ErrorKind::Damaged);
-                    if e.kind() != ErrorKind::Unavailable && !trimmed {
+                    if e.kind() != ErrorKind::Unavailable {
                         world.blame("I17", format!("node {node} does not open: {e}"));
-                    }
-                    if trimmed {
-                        // It will not open any more, and has shown that it knows.
-                        return;
                     }
                 }
                 Either::Right(_) => {}
@@ -111,12 +107,10 @@ impl Cluster {
         }
     }
 
-    /// The store never damages the log here: a node stops only where a newer version trimmed it.
+    /// The store never damages the log here.
     fn stopped(&self, node: usize, process: &Process) {
         let why = process.writer.stopped().map_or_else(|| "without a word".to_owned(), |e| e.to_string());
-        if !self.world.is_trimmed() {
-            self.world.blame("I23", format!("node {node} stopped: {why}"));
-        }
+        self.world.blame("I23", format!("node {node} stopped: {why}"));
     }
 
     async fn open(&self, node: usize, birth: u64, life: Arc<Life>) -> Result<Arc<Process>> {
@@ -143,7 +137,8 @@ impl Cluster {
         let writer = Writer::start(log.clone(), state, config);
         world.writers().insert(writer.id(), identity(node).node_id);
         let checkpoint = Mutex::new(recovered.checkpoint);
-        Ok(Arc::new(Process { node, life, env, log, writer, checkpoint, feeds: Mutex::default() }))
+        let (feeds, collector) = (Mutex::default(), tokio::sync::Mutex::default());
+        Ok(Arc::new(Process { node, life, env, log, writer, checkpoint, collector, feeds }))
     }
 
     fn serve(self: &Arc<Self>, process: &Arc<Process>) {
@@ -154,6 +149,10 @@ impl Cluster {
         }
         if self.world.plan.upkeep {
             tokio::spawn(crate::upkeep::upkeep(self.world.clone(), process.clone()));
+        }
+        if self.world.plan.collects {
+            tokio::spawn(crate::collect::collect(self.world.clone(), process.clone()));
+            tokio::spawn(crate::collect::look_back(self.world.clone(), process.clone()));
         }
     }
 

@@ -10,7 +10,8 @@ use crate::scripts::{Script, Way};
 pub enum Flavour {
     /// Nothing is lost, and all nodes must come to rest.
     Usual,
-    /// A newer version of the program trims the log: this one must stop, and acknowledge nothing that it cannot know.
+    /// History is kept for moments only, and everything behind it is deleted, log and checkpoints too, while the store is
+    /// slow and nodes stand still.
     Trimmed,
     /// In the end an object of the log is gone: a node that starts then must say so.
     Hole,
@@ -47,6 +48,8 @@ pub struct Plan {
     /// Writes that change tables and not rows.
     pub ddl: u64,
     pub upkeep: bool,
+    /// Whether nodes delete what they may, and others look into the past.
+    pub collects: bool,
     /// Whether nodes commit for each other; then many clients write at once.
     pub handover: bool,
     /// What happens in place of clients' own ideas.
@@ -88,7 +91,8 @@ impl Plan {
             skews: below(2) == 0,
             promotions: often(2, 1 + below(4)),
             ddl: [16, 48, 110][below(3) as usize],
-            upkeep: below(8) != 0,
+            upkeep: trimmed || below(8) != 0,
+            collects: trimmed || below(3) == 0,
             handover,
             script: None,
             single: None,
@@ -116,6 +120,7 @@ impl Plan {
             promotions: 0,
             ddl: 0,
             upkeep: false,
+            collects: false,
             handover: false,
             script: Some(script),
             single,

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tandem_env::{Clock, Mutant};
+use tandem_env::Mutant;
 use tandem_format::Primary;
 use tandem_manifest::Step;
-use tandem_types::Seq;
 
 use crate::aftermath;
 use crate::client::{CALM, client};
 use crate::node::{Cluster, Process, identity, skew};
-use crate::plan::{Flavour, Plan};
+use crate::plan::Plan;
 use crate::store::within;
 use crate::world::{Violation, World, event};
 
@@ -35,6 +34,11 @@ pub struct Played {
     pub handed: u64,
     /// Answers that clients were given.
     pub answers: u64,
+    /// Objects that were deleted, floors that were raised, looks into the past, and tables that were brought back from it.
+    pub deleted: u64,
+    pub trims: u64,
+    pub looks_back: u64,
+    pub restores: u64,
     /// Store calls that could have gone wrong.
     pub calls: u64,
 }
@@ -71,6 +75,10 @@ pub fn play_plan(plan: Plan, mutant: Option<Mutant>) -> Played {
         pushes: count(event::PUSH),
         handed: count(event::HANDED),
         answers: count(event::ANSWER),
+        deleted: count(event::DELETE),
+        trims: count(event::TRIM),
+        looks_back: count(event::LOOK_BACK),
+        restores: count(event::RESTORE),
         calls: world.calls(),
     }
 }
@@ -88,18 +96,12 @@ async fn run(world: Arc<World>) {
         tokio::spawn(crashes(cluster.clone())),
         tokio::spawn(pauses(cluster.clone())),
         tokio::spawn(promotions(cluster.clone())),
-        tokio::spawn(collector(cluster.clone())),
     ];
     let all_done = within(&world, Duration::from_millis(STORM), &mut work).await.is_some();
     for task in weather {
         let _ = task.await;
     }
     world.calm_down();
-    if world.is_trimmed() {
-        // Nothing goes on here; what may still be acknowledged wrongly is acknowledged soon.
-        world.sleep(Duration::from_secs(20)).await;
-        return;
-    }
     if !all_done && within(&world, CALM, work).await.is_none() {
         world.blame("I23", "clients get no answer although everything works".to_owned());
     }
@@ -173,21 +175,4 @@ pub async fn promote(process: Arc<Process>, primary: Option<Primary>) {
     let steps = vec![Step::SetSettings { settings }, Step::Promote { epoch, primary }];
     // Where somebody else was quicker, that one is the primary.
     let _ = process.writer.submit_upkeep(state.seq(), steps).await;
-}
-
-/// A newer version's collector, which this version can only stop for.
-async fn collector(cluster: Arc<Cluster>) {
-    let world = &cluster.world;
-    if world.plan.flavour != Flavour::Trimmed {
-        return;
-    }
-    world.sleep(world.millis(1500, STORM / 2)).await;
-    while world.head() < Seq(5) {
-        world.sleep(Duration::from_millis(200)).await;
-        if world.violation().is_some() || world.clock.monotonic() > Duration::from_secs(60) {
-            return;
-        }
-    }
-    let head = world.head();
-    world.trim(Seq(head.0 - world.below(2)));
 }

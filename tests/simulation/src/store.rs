@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
@@ -105,6 +105,32 @@ impl NodeStore {
     }
 }
 
+impl NodeStore {
+    /// As slow as a put, and done or not whatever is said of it.
+    async fn delete_one(&self, path: Path) -> Result<Path> {
+        let way = self.enter().await;
+        let Fate { before, after, fault } = Fate::of_put(&self.world, path.as_ref(), way);
+        self.world.sleep(before).await;
+        let answer = match fault {
+            Some(Fault::FailBefore | Fault::Throttle | Fault::Conflict) => Err(lost("connection refused")),
+            fault => {
+                if self.world.objects().remove(path.as_ref()).is_some() {
+                    self.world.deleted(path.as_ref());
+                }
+                if matches!(fault, Some(Fault::FailAfter | Fault::Late)) {
+                    Err(lost("timed out"))
+                } else {
+                    Ok(path.clone())
+                }
+            }
+        };
+        self.world.sleep(after).await;
+        self.leave(way).await;
+        self.note(event::DELETE, path.as_ref(), u64::from(answer.is_ok()));
+        answer
+    }
+}
+
 /// A put on its way: it goes on whatever becomes of who sent it.
 async fn travel(
     world: Arc<World>,
@@ -177,12 +203,34 @@ impl ObjectStore for NodeStore {
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        // The collector of the simulation works on the objects themselves.
-        paths.map(|_| Err(lost("deletion is forbidden"))).boxed()
+        let store = Self { world: self.world.clone(), life: self.life.clone(), node: self.node };
+        paths
+            .then(move |path| {
+                let store = Self { world: store.world.clone(), life: store.life.clone(), node: store.node };
+                async move { store.delete_one(path?).await }
+            })
+            .boxed()
     }
 
-    fn list(&self, _: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        stream::iter([Err(lost("nobody lists without a delimiter"))]).boxed()
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let store = Self { world: self.world.clone(), life: self.life.clone(), node: self.node };
+        let dir = prefix.map_or_else(String::new, |p| format!("{p}/"));
+        async move {
+            let look = |world: &World| {
+                let objects = world.objects();
+                let below = objects.range(dir.clone()..).take_while(|(path, _)| path.starts_with(&dir));
+                Ok(below.map(|(path, bytes)| meta(path.as_str().into(), bytes.len() as u64)).collect())
+            };
+            match store.read(event::LIST, &dir, look).await {
+                Ok(found) => {
+                    let found: Vec<ObjectMeta> = found;
+                    stream::iter(found.into_iter().map(Ok)).left_stream()
+                }
+                Err(error) => stream::iter([Err(error)]).right_stream(),
+            }
+        }
+        .flatten_stream()
+        .boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

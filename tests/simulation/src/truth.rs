@@ -1,7 +1,7 @@
 //! The log as it really is: what was first created at each seq, and the state that follows from it.
 
 use bytes::Bytes;
-use tandem_format::commit_path;
+use tandem_format::{commit_path, data_path, segment_path};
 use tandem_log::StoredCommit;
 use tandem_manifest::{Manifest, Outcome};
 use tandem_types::Seq;
@@ -35,11 +35,19 @@ impl Truth {
 impl World {
     /// An object of the log was created.
     pub fn created(&self, path: &str, bytes: &Bytes) {
+        if path.starts_with("log/floor/") {
+            match tandem_format::decode_floor(bytes) {
+                Ok(floor) if floor.seq > self.floor() => self.raise_floor(floor.seq),
+                Ok(floor) => self.blame("I11", format!("{path} says {}, after {}", floor.seq, self.floor())),
+                Err(e) => self.blame("I11", format!("{path} is unreadable: {e}")),
+            }
+            return;
+        }
         let next = self.head().next();
         if path != commit_path(next) {
-            let earlier = (1..next.0).any(|seq| path == commit_path(Seq(seq)));
+            let freed = (1..=self.floor().0).any(|seq| path == commit_path(Seq(seq)));
             // Where deletion has reopened a number, what is created there is no commit.
-            if path.ends_with(".commit") && !(earlier && self.is_trimmed()) {
+            if path.ends_with(".commit") && !freed {
                 self.blame("I4", format!("{path} was created, and the log ends before {next}"));
             }
             return;
@@ -81,4 +89,37 @@ impl World {
         }
         Ok(())
     }
+}
+
+impl World {
+    /// An object is deleted.
+    pub fn deleted(&self, path: &str) {
+        if path.starts_with("log/floor/") {
+            self.blame("I11", format!("{path} is deleted, and floors stay for ever"));
+        }
+        let above = (self.floor().0 + 1..=self.head().0).any(|seq| path == commit_path(Seq(seq)));
+        if above {
+            self.blame("I11", format!("{path} is deleted, and the log's floor is {}", self.floor()));
+        }
+        if !path.starts_with("wal/") && !path.starts_with("data/") {
+            return;
+        }
+        let truth = self.truth();
+        let start = truth.states.last().map_or(Seq(0), Manifest::history_start);
+        let mut kept = truth.states.iter().filter(|state| state.seq() >= start);
+        let named = kept.find(|state| names(state).any(|named| named == path)).map(Manifest::seq);
+        drop(truth);
+        if let Some(seq) = named {
+            let text = format!("{path} is deleted, which the state at {seq} names, kept from {start} on");
+            self.blame("I10", text);
+        }
+    }
+}
+
+/// The objects in which the rows of a state lie.
+pub fn names(state: &Manifest) -> impl Iterator<Item = String> {
+    state.tables().flat_map(|table| {
+        let files = table.files().map(|f| data_path(table.id(), table.partition_by(), &f.file.name));
+        files.chain(table.tail().filter_map(|t| t.section.segment.as_ref().map(segment_path)))
+    })
 }

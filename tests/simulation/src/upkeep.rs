@@ -6,16 +6,17 @@ use tandem_compact::{Job, Policy, Urgency, next_jobs};
 use tandem_env::Mutant;
 use tandem_format::{DataFile, FileName, ObjectName, Replace, data_path, segment_path};
 use tandem_manifest::{Manifest, Step, Table};
-use tandem_types::{Error, ErrorKind, Result};
+use tandem_types::{Error, ErrorKind, Result, Seq};
 
 use crate::check::is_definite;
 use crate::node::Process;
+use crate::plan::Flavour;
 use crate::rows::{self, Row};
 use crate::world::World;
 
 pub async fn upkeep(world: Arc<World>, process: Arc<Process>) {
     while process.writer.is_running() {
-        let wait = world.millis(200, 4000);
+        let wait = world.millis(200, if world.plan.flavour == Flavour::Trimmed { 1200 } else { 4000 });
         process.env.clock.sleep(wait).await;
         if process.writer.role().is_replica() || world.is_calm() {
             continue;
@@ -27,7 +28,7 @@ pub async fn upkeep(world: Arc<World>, process: Arc<Process>) {
         };
         let spoilt = world.plan.damage > 0;
         match done {
-            Err(e) if e.kind() == ErrorKind::Damaged && !spoilt && !world.is_trimmed() => {
+            Err(e) if e.kind() == ErrorKind::Damaged && !spoilt && !is_late(&world, &process) => {
                 world.blame("I9", format!("upkeep of node {}: {e}", process.node));
             }
             Err(e) if e.kind() == ErrorKind::Internal => {
@@ -36,6 +37,13 @@ pub async fn upkeep(world: Arc<World>, process: Arc<Process>) {
             _ => {}
         }
     }
+}
+
+/// Whether history has passed what a node knows: then what it looks for may be gone.
+fn is_late(world: &World, process: &Process) -> bool {
+    let truth = world.truth();
+    let start = truth.state(truth.head()).map_or(Seq(0), Manifest::history_start);
+    process.writer.state().seq() < start
 }
 
 pub async fn checkpoint(process: &Process) -> Result<()> {

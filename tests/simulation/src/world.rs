@@ -30,7 +30,7 @@ impl fmt::Display for Violation {
 }
 
 /// Kinds of events, each with its number: [`event`].
-pub const EVENTS: usize = 12;
+pub const EVENTS: usize = 15;
 
 /// What happens.
 pub mod event {
@@ -46,6 +46,9 @@ pub mod event {
     pub const HANDED_BACK: u64 = 9;
     pub const TRIM: u64 = 10;
     pub const PAUSE: u64 = 11;
+    pub const DELETE: u64 = 12;
+    pub const LOOK_BACK: u64 = 13;
+    pub const RESTORE: u64 = 14;
 }
 
 #[derive(Debug)]
@@ -61,8 +64,8 @@ pub struct World {
     violation: Mutex<Option<Violation>>,
     /// No more faults: what was begun is to end well.
     calm: AtomicBool,
-    /// A floor stands in the log: nodes of this version stop.
-    trimmed: AtomicBool,
+    /// The log's floor.
+    floor: AtomicU64,
     trace: AtomicU64,
     steps: AtomicU64,
     calls: AtomicU64,
@@ -82,7 +85,7 @@ impl World {
             writers: Mutex::default(),
             violation: Mutex::default(),
             calm: AtomicBool::new(false),
-            trimmed: AtomicBool::new(false),
+            floor: AtomicU64::new(0),
             trace: AtomicU64::new(0),
             steps: AtomicU64::new(0),
             calls: AtomicU64::new(0),
@@ -120,8 +123,14 @@ impl World {
         self.calm.store(true, Relaxed);
     }
 
-    pub fn is_trimmed(&self) -> bool {
-        self.trimmed.load(Relaxed)
+    /// The log up to here may be gone.
+    pub fn floor(&self) -> Seq {
+        Seq(self.floor.load(Relaxed))
+    }
+
+    pub fn raise_floor(&self, floor: Seq) {
+        self.floor.fetch_max(floor.0, Relaxed);
+        self.note(&[event::TRIM, floor.0]);
     }
 
     pub fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
@@ -143,18 +152,6 @@ impl World {
     /// The last commit that was created.
     pub fn head(&self) -> Seq {
         self.truth().head()
-    }
-
-    /// Removes log objects as a collector of a newer version would, behind a floor.
-    pub fn trim(&self, floor: Seq) {
-        let mut objects = self.objects();
-        objects.insert(tandem_format::floor_path(1), Bytes::from_static(b"of a newer version"));
-        for seq in 1..=floor.0 {
-            objects.remove(&tandem_format::commit_path(Seq(seq)));
-        }
-        self.trimmed.store(true, Relaxed);
-        drop(objects);
-        self.note(&[event::TRIM, floor.0]);
     }
 
     /// Only the first counts: the rest may be its consequences.

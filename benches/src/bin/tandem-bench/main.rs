@@ -11,6 +11,7 @@ mod cluster;
 mod contention;
 mod failover;
 mod ingest;
+mod keyed;
 mod lag;
 mod latency;
 mod load;
@@ -50,6 +51,8 @@ enum Measurement {
     Latency(latency::LatencyArgs),
     /// Queries over files and over the tail, beside plain DataFusion
     Scan(scan::ScanArgs),
+    /// A key, and pending mutations, beside the same rows without
+    Keyed(keyed::KeyedArgs),
     /// From a kill to the next request served
     Open(open::OpenArgs),
     /// Planning on a table of very many files
@@ -102,6 +105,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         Measurement::Ingest(args) => ingest::run(args, server).await?,
         Measurement::Latency(args) => latency::run(args, server).await?,
         Measurement::Scan(args) => scan::run(args, server).await?,
+        Measurement::Keyed(args) => keyed::run(args, server).await?,
         Measurement::Open(args) => open::run(args, server).await?,
         Measurement::Plan(args) => plan::run(args).await?,
         Measurement::Lag(args) => lag::run(args, server).await?,

@@ -30,7 +30,7 @@ pub struct ScanArgs {
 }
 
 /// What is asked, of a table named `cpu`.
-const QUERIES: [(&str, &str); 3] = [
+pub const QUERIES: [(&str, &str); 3] = [
     ("sums of all rows", "SELECT count(*), sum(usage_user), sum(usage_system), sum(usage_idle) FROM cpu"),
     (
         "mean of 5 by hour and host",
@@ -108,7 +108,7 @@ async fn files_of(client: &Client, home: &Path) -> Result<String> {
     dir.to_str().map(|d| format!("{d}/")).ok_or_else(|| Error::internal("a directory's name is no text"))
 }
 
-fn plain_error(error: &datafusion::error::DataFusionError) -> Error {
+pub fn plain_error(error: &datafusion::error::DataFusionError) -> Error {
     Error::internal(format!("plain DataFusion: {error}"))
 }
 

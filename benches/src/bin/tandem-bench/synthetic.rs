@@ -181,6 +181,7 @@ fn append(state: &Manifest, partition: Partition, start: i64) -> Result<Step> {
         target: AppendTarget::Existing { table: table.id(), schema_id: table.schema_id() },
         name,
         policy: SchemaPolicy::Strict,
+        on_conflict: None,
         fields,
         sections: vec![section],
     }))

@@ -1,5 +1,9 @@
 //! The policy as tables: what lies there, what is asked, what is done.
 
+mod cost;
+mod keyed;
+mod mutations;
+
 use arrow_schema::{DataType, TimeUnit};
 use tandem_format::{
     CommitHeader, DataFile, FileName, ObjectName, Replace, SectionKey, SectionPart, encode_header,
@@ -70,6 +74,7 @@ impl Grown {
             name: TableName::public("t"),
             target: AppendTarget::New(spec),
             policy: SchemaPolicy::Create,
+            on_conflict: None,
             fields: vec![column],
             sections: vec![draft],
         }))
@@ -119,7 +124,17 @@ fn part(seq: u64, partition: i64) -> SectionPart {
 }
 
 fn policy() -> Policy {
-    Policy { tail_rows: 100, tail_bytes: 1000, tail_sections: 4, fan_in: 3, job_bytes: 2500, full_rows: 1000 }
+    Policy {
+        tail_rows: 100,
+        tail_bytes: 1000,
+        tail_sections: 4,
+        fan_in: 3,
+        job_bytes: 2500,
+        full_rows: 1000,
+        mutations: 2,
+        fold_bytes: 2000,
+        late_share: 8,
+    }
 }
 
 const ALL: Urgency = Urgency::Everything(Seq(u64::MAX));
@@ -196,7 +211,9 @@ fn everything_means_the_tail_up_to_a_seq() {
     assert_eq!(parts(Urgency::Usual), None);
     assert_eq!(parts(Urgency::Everything(Seq(0))), None);
     assert_eq!(parts(Urgency::Everything(Seq(2))), Some(vec![part(1, 1), part(2, 1)]));
-    assert_eq!(parts(Urgency::OldTail(Seq(1))), Some(vec![part(1, 1)]));
+    let waited = |tail| Urgency::Waited { tail: Seq(tail), fold: Seq(0) };
+    assert_eq!(parts(waited(0)), None);
+    assert_eq!(parts(waited(1)), parts(ALL), "what came later goes along");
     assert_eq!(parts(ALL), Some(vec![part(1, 1), part(2, 1), part(3, 1)]));
 }
 

@@ -108,8 +108,8 @@ fn objects(db: &Db) -> Vec<(String, Job)> {
         partition,
         parts,
         files,
-        level: 0,
         target_bytes: 1 << 20,
+        ..Job::default()
     };
     let tail = table.tail().map(|t| {
         let path = t.section.segment.map_or(commit_path(t.key.seq), |s| segment_path(&s));
@@ -183,8 +183,8 @@ async fn rows_that_get_lost_on_the_way_are_missed() {
         partition,
         parts: vec![SectionPart { section: tail.key, partition }],
         files: vec![],
-        level: 0,
         target_bytes: 1 << 20,
+        ..Job::default()
     };
     // The first row is of the first day.
     let error = run(&inputs, &[of(tail.live[0])]).await.unwrap_err();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::util::display::array_value_to_string;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use tandem_compact::{Inputs, Job, Output, Policy, Urgency, next_jobs, run};
+use tandem_compact::{Inputs, Job, Output, Policy, Source, Urgency, next_jobs, run, table_rows};
 use tandem_datafile::{FooterCache, cast_to_schema, read_batches};
 use tandem_env::Env;
 use tandem_env::sim::{self, FaultStore};
@@ -38,6 +38,7 @@ pub fn policy() -> Policy {
         fan_in: 3,
         job_bytes: 30_000,
         full_rows: u64::MAX,
+        ..Policy::default()
     }
 }
 
@@ -78,6 +79,7 @@ impl Db {
             table: name(),
             schema: rows.schema(),
             policy: SchemaPolicy::Strict,
+            on_conflict: None,
             create: None::<CreateTable>,
             token: WriteToken::Minted,
             queued: None,
@@ -106,6 +108,22 @@ impl Db {
                 async move { load(&log, &tail).await }.boxed()
             }),
         }
+    }
+
+    /// Every row that a query sees, in words, sorted; read as compaction reads its inputs.
+    pub async fn seen(&self) -> Vec<String> {
+        let inputs = self.inputs();
+        let source = Source {
+            objects: self.env.store.objects(),
+            footers: inputs.footers.clone(),
+            load: inputs.load.clone(),
+        };
+        let mut rows = Vec::new();
+        for batch in table_rows(&source, &self.table()).await.unwrap() {
+            in_words(&batch, &mut rows);
+        }
+        rows.sort_unstable();
+        rows
     }
 
     /// The first of the jobs that are due.

@@ -147,7 +147,7 @@ async fn change(db: &Db, known: &mut Known, random: &Random) {
 }
 
 /// Each file is in its partition, sorted, and as its entry says.
-async fn check_files(db: &Db, context: &str) {
+pub async fn check_files(db: &Db, context: &str) {
     let table = db.table();
     let sort: Vec<usize> = table.order_by().iter().map(|id| table.schema().position(*id).unwrap()).collect();
     for (file, batches) in db.files().await {

@@ -154,3 +154,31 @@ async fn objects_bear_the_simulated_time() {
     let meta = object_store::ObjectStoreExt::head(&*store, &"log/1".into()).await.unwrap();
     assert_eq!(meta.last_modified.timestamp_micros(), START_MICROS + 1_500_000);
 }
+
+#[tokio::test]
+async fn what_lies_below_a_directory_is_listed_with_its_time_and_removed_in_bulk() {
+    use futures::TryStreamExt;
+    let (env, _) = env(1);
+    let mut expected = vec![];
+    for path in ["data/1/a/x", "data/1/b/y", "data/2/c/z", "wal/w"] {
+        env.clock.sleep(ms(10)).await;
+        env.store.create(path, vec![path.into()]).await;
+        if path.starts_with("data/") {
+            expected.push(crate::Listed {
+                path: path.into(),
+                bytes: path.len() as u64,
+                modified: env.clock.now_micros(),
+            });
+        }
+    }
+    let mut found: Vec<_> = env.store.list_below("data").try_collect().await.unwrap();
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    assert_eq!(found, expected);
+    assert_eq!(env.store.now_by_store("nodes/clock-1").await.unwrap(), env.clock.now_micros());
+    assert_eq!(env.store.list_dir("nodes").await.unwrap(), Vec::<String>::new());
+
+    let paths = ["data/1/a/x", "data/9/none", "wal/w"].map(str::to_owned).to_vec();
+    assert_eq!(env.store.delete_all(paths).await, (3, None));
+    let left: Vec<_> = env.store.list_below("data").try_collect().await.unwrap();
+    assert_eq!(left, expected[1..]);
+}

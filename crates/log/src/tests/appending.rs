@@ -6,7 +6,7 @@ use tandem_env::sim::{Fault, FaultPlan, FaultStore, Op};
 use tandem_format::Op as LogOp;
 use tandem_types::{CommitId, Seq};
 
-use super::{Node, append, run, schema, store};
+use super::{Node, run, schema, store};
 use crate::{Appended, Log};
 
 /// What a writer was told of a commit.
@@ -189,23 +189,4 @@ fn who_opens_first_decides_which_database_it_is() {
             });
         }
     }
-}
-
-#[test]
-fn a_floor_that_a_newer_program_wrote_stops_everything() {
-    let store = store();
-    run(&store, async {
-        let mut node = Node::open(&store, 1).await;
-        node.tick("a").await;
-        let path = tandem_format::floor_path(1);
-        node.log.env().store.create_data(&path, vec!["floor".into()]).await.unwrap();
-        for error in [
-            node.log.append(&node.propose(append(1))).await.unwrap_err(),
-            node.log.read_run(Seq(0), 10).await.unwrap_err(),
-            node.log.recover().await.unwrap_err(),
-        ] {
-            assert_eq!(error.kind(), tandem_types::ErrorKind::NewerFormat, "{error}");
-            assert!(error.message().contains(&path), "{error}");
-        }
-    });
 }

@@ -1,5 +1,5 @@
 use tandem_env::sim::{Fault, FaultPlan};
-use tandem_format::root_path;
+use tandem_format::{commit_path, part_path, root_path};
 use tandem_manifest::{Manifest, Step};
 use tandem_types::ErrorKind;
 
@@ -96,15 +96,75 @@ fn two_nodes_that_write_the_same_one_agree() {
         node.commit(append(1)).await;
         let other = Node::open(&store, 2).await;
         // One reuses parts, the other knows of none: their roots differ, and the one that stands is taken.
+        let bare = WrittenCheckpoint { parts: Vec::new(), ..first.clone() };
         let (a, b) = futures::join!(
             node.log.write_checkpoint(&node.state, Some(&first)),
-            other.log.write_checkpoint(&other.state, None),
+            other.log.write_checkpoint(&other.state, Some(&bare)),
         );
         let (a, b) = (a.unwrap(), b.unwrap());
         assert_eq!((a.seq, a.root_hash, &a.parts), (b.seq, b.root_hash, &b.parts));
         let again = node.log.write_checkpoint(&node.state, Some(&first)).await.unwrap();
         assert_eq!((again.root_hash, again.parts), (a.root_hash, a.parts));
     });
+}
+
+#[test]
+fn one_goes_on_from_the_newest_that_is_recorded_whoever_wrote_it() {
+    let store = store();
+    run(&store, async {
+        let mut node = grown(&store).await;
+        let mut other = Node::open(&store, 2).await;
+        let first = node.log.write_checkpoint(&node.state, None).await.unwrap();
+        node.commit(record(&first)).await;
+        node.commit(append(1)).await;
+        // Two that take turns: neither has written the one before its own.
+        for turn in 0..4 {
+            let (writer, next) =
+                if turn % 2 == 0 { (&mut other, &mut node) } else { (&mut node, &mut other) };
+            writer.catch_up().await;
+            let before = store.trace().len();
+            let written = writer.log.write_checkpoint(&writer.state, None).await.unwrap();
+            let calls = store.trace();
+            let whole_log =
+                calls.iter().skip(before).any(|call| call.path == commit_path(tandem_types::Seq(1)));
+            assert!(!whole_log, "turn {turn} reads the log from its beginning");
+            assert!(
+                written.bytes_written * 2 < first.bytes_written,
+                "turn {turn}: {}",
+                written.bytes_written
+            );
+            writer.commit(record(&written)).await;
+            next.catch_up().await;
+            assert_eq!(next.state.checkpoint(), Some((written.seq, written.root_hash)));
+            next.commit(append(1)).await;
+        }
+        let recovered = node.log.recover().await.unwrap();
+        assert_eq!(recovered.manifest.seq(), node.state.seq().max(other.state.seq()));
+    });
+}
+
+#[test]
+fn one_that_is_damaged_does_not_stop_the_next() {
+    let damaged: [fn(&WrittenCheckpoint) -> String; 2] = [
+        |written| root_path(written.seq),
+        |written| written.parts.first().map(|part| part_path(part.base, &part.hash)).unwrap(),
+    ];
+    for path in damaged {
+        let store = store();
+        run(&store, async {
+            let mut node = grown(&store).await;
+            let first = node.log.write_checkpoint(&node.state, None).await.unwrap();
+            node.commit(record(&first)).await;
+            node.commit(append(1)).await;
+            super::overwrite(&store, &path(&first), b"garbage".to_vec()).await;
+            for previous in [None, Some(&first)] {
+                let written = node.log.write_checkpoint(&node.state, previous).await.unwrap();
+                let (loaded, _) = node.log.load_checkpoint(written.seq).await.unwrap();
+                assert_eq!(loaded.digest(), node.state.digest());
+                node.commit(append(1)).await;
+            }
+        });
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn stop_kind(error: &Error) -> bool {
 }
 
 /// Two recorded checkpoints with commits before, between and after.
-async fn with_checkpoints(store: &Arc<FaultStore>) -> (Node, [WrittenCheckpoint; 2]) {
+pub(super) async fn with_checkpoints(store: &Arc<FaultStore>) -> (Node, [WrittenCheckpoint; 2]) {
     let mut node = Node::open(store, 1).await;
     let mut written: Vec<WrittenCheckpoint> = Vec::new();
     for n in 0..2 {

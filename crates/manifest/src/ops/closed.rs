@@ -2,7 +2,8 @@
 //!
 //! Data files of a keyed table hold the exact state of their rows at the seq that they are folded through, and no two of
 //! them share a key. That holds as long as every job takes, of each partition, all data at its base that lies between
-//! the first and the last timestamp of what it takes: rows of equal key have equal timestamps.
+//! the first and the last timestamp of what it takes: rows of equal key have equal timestamps. Where the timestamp is not
+//! in the key, a job takes all there is.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,11 @@ use crate::table::{Table, overlap};
 /// By partition: first and last timestamp of the inputs; `None`: they may have any.
 pub(super) type Hulls = BTreeMap<Partition, Option<(i64, i64)>>;
 
+/// Whether rows of equal key have equal timestamps.
+fn is_timed(table: &Table) -> bool {
+    table.def().timestamp.is_some_and(|id| table.primary_key().contains(&id))
+}
+
 /// What the inputs of a replacement span; of an unkeyed table: nothing, since there it does not matter.
 pub(super) fn closed_hulls(table: &Table, replace: &Replace) -> Result<Hulls> {
     let mut hulls = Hulls::new();
@@ -21,7 +27,9 @@ pub(super) fn closed_hulls(table: &Table, replace: &Replace) -> Result<Hulls> {
         return Ok(hulls);
     }
     let gone = || Error::serialization("rows that were to be compacted are gone");
+    let timed = is_timed(table);
     let mut add = |partition: Partition, time: Option<(i64, i64)>| {
+        let time = time.filter(|_| timed);
         let joined = |old: Option<(i64, i64)>| match (old, time) {
             (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
             _ => None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tandem_format::{Pin, TableImage};
+use tandem_format::{PendingMutation, Pin, TableImage};
 use tandem_types::{Error, Result, Seq, TableId, check_name};
 
 use super::{file_hash, mutation_hash, removed_hash, table_hash, tail_hash};
@@ -32,10 +32,12 @@ impl Manifest {
         state.schema_id = state.schema_id.next();
         state.renamed = state.schema_id;
         state.changed = at;
+        state.restored = at;
         self.names.insert(state.name.clone(), id);
         self.add_hash(table_hash(&state));
         let mut table = Table::new(state);
         self.bring_back_data(at, id, &mut table, image)?;
+        self.note_brought_back(at, image);
         self.tables.insert(id, table);
         self.forget_removed(id, image);
         Ok(())
@@ -75,6 +77,19 @@ impl Manifest {
     /// Objects of kept snapshots are there, however old: the horizon is for those that were never named.
     fn bring_back_segment(&mut self, _at: Seq, segment: Option<tandem_format::ObjectName>) {
         self.count_segment(segment);
+    }
+
+    /// Rows that lie in commits are not listed as removed: what a restore names of them, and a compaction takes again, nobody
+    /// would know of.
+    fn note_brought_back(&mut self, at: Seq, image: &TableImage) {
+        let tail =
+            image.tail.iter().filter(|(_, section, _)| section.segment.is_none()).map(|(key, ..)| key.seq);
+        let inline = |m: &&PendingMutation| m.mutation.section().is_some_and(|s| s.segment.is_none());
+        let looked_up = image.mutations.iter().filter(inline).map(|m| m.key.seq);
+        if let Some(lowest) = tail.chain(looked_up).min() {
+            let before = self.brought_back.map_or(lowest, |(from, _)| from);
+            self.brought_back = Some((lowest.min(before), at));
+        }
     }
 
     /// What is live again is not listed as removed.
@@ -121,6 +136,7 @@ impl Manifest {
         }
         self.horizon = horizon;
         self.history_start = history_start;
+        self.brought_back = self.brought_back.filter(|(_, at)| *at >= history_start);
         let expired: Vec<String> =
             self.pins().filter(|pin| self.is_expired(pin)).map(|pin| pin.id.clone()).collect();
         for id in expired {

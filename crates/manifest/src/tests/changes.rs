@@ -358,6 +358,11 @@ fn a_table_can_be_made_what_it_was() {
     assert!(back.schema_id() > SchemaId(2), "ids are never used again");
     assert_eq!(log.head().removed().count(), 0, "what is live again is not listed as removed");
 
+    // What was compacted between is not what is there now.
+    let between = compact(&log, "t", &[0], 7, (20, 30));
+    log.must(vec![Step::RestoreTable { image: image(&good), name: None }]);
+    assert_eq!(error(log.run(vec![Step::Replace(between)])).kind(), ErrorKind::Serialization);
+
     // Dropped, and another one under its name.
     log.must(vec![Step::DropTable { name: name("t"), if_exists: false }, create("t", &FIELDS)]);
     let taken = error(log.run(vec![Step::RestoreTable { image: image(&good), name: None }]));

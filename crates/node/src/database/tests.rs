@@ -41,6 +41,7 @@ async fn append(node: &Node, batches: Vec<RecordBatch>, options: WriteOptions) -
         schema: batches[0].schema(),
         policy: SchemaPolicy::Create,
         create: None,
+        on_conflict: None,
         queued: None,
         options,
     };
@@ -150,7 +151,7 @@ async fn a_read_may_demand_a_seq_or_the_newest_state() {
         database.settle(&latest).await.unwrap();
         assert_eq!(rows(&b), n.unsigned_abs() + 1);
     }
-    let at = |seq| ReadOptions { min_seq: Some(seq), latest: false, deadline: Some(SHORT) };
+    let at = |seq| ReadOptions { min_seq: Some(seq), deadline: Some(SHORT), ..ReadOptions::default() };
     database.settle(&at(seq)).await.unwrap();
     let error = database.settle(&at(seq.next())).await.unwrap_err();
     assert_eq!((error.kind(), error.seq()), (ErrorKind::Behind, Some(seq)));
@@ -158,13 +159,13 @@ async fn a_read_may_demand_a_seq_or_the_newest_state() {
     assert!(error.message().contains(&wanted) && error.message().contains(&applied), "{error}");
 
     // Whoever waits is told as soon as it is there.
-    let next = ReadOptions { min_seq: Some(seq.next()), latest: false, deadline: Some(HOUR) };
+    let next = ReadOptions { deadline: Some(HOUR), ..at(seq.next()) };
     let waiting = database.settle(&next);
     let writing = append(&b, vec![numbers(20..21)], WriteOptions::default());
     let (settled, written) = futures::join!(waiting, writing);
     assert_eq!((settled, written.unwrap().seq), (Ok(()), seq.next()));
 
-    let both = ReadOptions { min_seq: Some(Seq(99)), latest: true, deadline: Some(SHORT) };
+    let both = ReadOptions { latest: true, ..at(Seq(99)) };
     assert_eq!(database.settle(&both).await.unwrap_err().kind(), ErrorKind::Behind);
 }
 

@@ -53,6 +53,7 @@ async fn append(node: &Node, number: i64, token: &str) -> Result<Receipt> {
         schema: batch.schema(),
         policy: SchemaPolicy::Create,
         create: None,
+        on_conflict: None,
         queued: None,
         options: WriteOptions { token: Some(ClientToken::parse(token).unwrap()), ..WriteOptions::default() },
     };

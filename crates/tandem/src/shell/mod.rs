@@ -22,6 +22,7 @@ use tandem_types::Result;
 pub use backend::SqlBackend;
 pub use format::Format;
 
+use crate::restore::moment;
 use crate::target::Target;
 use output::Output;
 use session::{Flow, Session, Settings, read_script};
@@ -50,6 +51,9 @@ pub struct SqlArgs {
     /// Print how long each statement took [default at a prompt]
     #[arg(long)]
     pub timing: bool,
+    /// Read everything as it was then: a time such as 2024-05-01T12:00:00Z, or the seq of a commit, as seq:1234
+    #[arg(long, value_name = "TIME|SEQ")]
+    pub as_of: Option<String>,
     /// Print nothing but rows and errors
     #[arg(short, long)]
     pub quiet: bool,
@@ -67,6 +71,10 @@ pub async fn run(args: &SqlArgs, urls: &str) -> Result<()> {
         }
     })?;
     let client = Client::connect_with(urls, options).await?;
+    if let Some(as_of) = &args.as_of {
+        // The client says it again wherever it goes.
+        client.query(&format!("SET tandem.as_of = {}", moment(as_of))).await?.collect().await?;
+    }
     let mut session = Session::new(client, settings(args, at_prompt), Output::stdout());
     if at_prompt {
         return repl::run(session).await;

@@ -117,7 +117,7 @@ impl<B: SqlBackend> Session<B> {
         let mut result = self.backend.execute(sql).await?;
         if let Some(written) = result.written().cloned() {
             self.names_changed |= written.rows.is_none();
-            return self.tell_written(&written);
+            return self.tell_written(&written, verb(sql));
         }
         if result.schema().fields().is_empty() {
             return Ok(Some("done".to_owned()));
@@ -138,12 +138,15 @@ impl<B: SqlBackend> Session<B> {
         }))
     }
 
-    fn tell_written(&mut self, written: &Written) -> Result<Option<String>> {
+    fn tell_written(&mut self, written: &Written, verb: &str) -> Result<Option<String>> {
         // A duplicate of what this shell itself sent before a connection was lost is what its user asked for.
         let duplicate = written.duplicate && !written.repeated;
         let acked = written.acked.as_deref().filter(|level| *level != "store");
         if self.settings.format.is_json() {
             let mut object = serde_json::json!({ "seq": written.seq, "rows": written.rows });
+            if written.estimated {
+                object["exact"] = false.into();
+            }
             if duplicate {
                 object["duplicate"] = true.into();
             }
@@ -162,7 +165,10 @@ impl<B: SqlBackend> Session<B> {
             said.push_str(", committed before under this token");
         }
         Ok(Some(match written.rows.and_then(|n| u64::try_from(n).ok()) {
-            Some(rows) => format!("{} written ({said})", counted(rows)),
+            Some(rows) => {
+                let about = if written.estimated { "about " } else { "" };
+                format!("{about}{} {verb} ({said})", counted(rows))
+            }
             None => format!("done ({said})"),
         }))
     }
@@ -255,6 +261,16 @@ pub fn read_script(path: &str) -> Result<String> {
     let text =
         if path == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
     text.map_err(|e| Error::invalid(format!("cannot read {path:?}: {e}")))
+}
+
+/// What a statement does to the rows that are counted.
+fn verb(sql: &str) -> &'static str {
+    let first = sql.split_whitespace().next().unwrap_or_default();
+    match first {
+        _ if first.eq_ignore_ascii_case("update") => "updated",
+        _ if first.eq_ignore_ascii_case("delete") => "deleted",
+        _ => "written",
+    }
 }
 
 fn counted(rows: u64) -> String {

@@ -183,10 +183,7 @@ fn lay_out(
     offset: &mut u64,
     payload: &mut Vec<Bytes>,
 ) {
-    let sections = transaction.ops.iter_mut().flat_map(|op| match op {
-        Op::Append { sections, .. } => sections.as_mut_slice(),
-        _ => &mut [],
-    });
+    let sections = transaction.ops.iter_mut().flat_map(Op::sections_mut);
     for (section, body) in sections.zip(bodies) {
         if section.segment.is_none() {
             section.offset = *offset;

@@ -58,10 +58,7 @@ struct Keepsake {
 impl Keepsake {
     fn of(Admitted { request, .. }: &Admitted) -> Option<Self> {
         let token = request.intent.token.clone()?;
-        let drafts = request.intent.steps.iter().flat_map(|step| match step {
-            Step::Append(append) => append.sections.as_slice(),
-            _ => &[],
-        });
+        let drafts = request.intent.steps.iter().flat_map(Step::sections);
         let sections = drafts.cloned().zip(request.bodies.iter().map(|body| body.rows.clone())).collect();
         Some(Self { token, digest: request.intent.digest.clone(), sections })
     }
@@ -195,7 +192,9 @@ impl CommitTask {
                     // Nobody else sends what has a token of this node's: it is this very write that was committed, perhaps
                     // by an earlier hand-over without an answer.
                     let ours = matches!(token, Some(TransactionToken::Counted(t)) if t.producer == self.shared.producer);
-                    let duplicate = !ours && matches!(&answer, HandedAnswer::Committed(c) if c.duplicate);
+                    // Where nobody has committed it just now, it was there before.
+                    let just_now = matches!(&answer, HandedAnswer::Committed(c) if !c.duplicate);
+                    let duplicate = !ours && !just_now;
                     Ok(Answer::Committed(Committed { seq, rows, duplicate }))
                 }
                 // Once a token has decided, it has decided for everybody.
@@ -340,10 +339,7 @@ impl CommitTask {
                 others = true;
                 continue;
             };
-            let sections = transaction.ops.iter().flat_map(|op| match op {
-                Op::Append { table, sections } => sections.iter().map(|s| (*table, s)).collect(),
-                _ => Vec::new(),
-            });
+            let sections = transaction.ops.iter().flat_map(Op::table_sections);
             for ((section, (table, stored)), (draft, rows)) in (0..).zip(sections).zip(&keepsake.sections) {
                 // The same write, sent through two nodes, may be cut in two ways.
                 let same = (stored.len, stored.crc32c, stored.rows) == (draft.len, draft.crc32c, draft.rows);

@@ -2,10 +2,11 @@
 
 mod limited;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tandem_log::StoredCommit;
-use tandem_types::{Error, Result, Seq};
+use tandem_types::{CommitId, Error, ErrorKind, Result, Seq};
 use tokio::sync::mpsc;
 
 use super::{CommitTask, is_passing};
@@ -24,8 +25,10 @@ const GRACE: Duration = Duration::from_millis(10);
 
 /// What the commit task knows of the commits of others.
 pub(super) struct Others {
-    news: mpsc::Receiver<Arrived>,
-    early: Early,
+    pub(super) news: mpsc::Receiver<Arrived>,
+    pub(super) early: Early,
+    /// What this node is creating now: what stands at its seq is for the store to say, if it is this.
+    pub(super) proposed: Option<CommitId>,
     refreshes: mpsc::UnboundedReceiver<Refresh>,
     /// Those that asked before the present look at the log.
     refreshing: Vec<Refresh>,
@@ -54,6 +57,7 @@ impl Others {
         Self {
             news,
             early: Early::default(),
+            proposed: None,
             refreshes,
             refreshing: Vec::new(),
             looked: shared.log.env().clock.monotonic(),
@@ -61,6 +65,13 @@ impl Others {
             held: Held::default(),
             stuck: None,
         }
+    }
+}
+
+impl Others {
+    /// Whoever creates the log's end has seen it: a look could not show more.
+    pub fn saw_the_end(&mut self, now: Duration) {
+        self.looked = now;
     }
 }
 
@@ -156,28 +167,64 @@ impl CommitTask {
     /// Applies what others committed, from the store; how many commits that were.
     pub(super) async fn catch_up(&mut self) -> Result<usize> {
         let shared = self.shared.clone();
-        if let Some(limiter) = &shared.limiter {
-            return self.catch_up_within(limiter).await;
-        }
-        let mut total = 0;
-        loop {
-            let state = self.shared.state.borrow().clone();
-            let run = self.shared.log.read_run_stored(state.seq(), RUN).await?;
-            if run.is_empty() {
-                // The store has said how long the log is; what was heard of further commits was wrong, or is not yet so.
-                return Ok(total);
+        let caught_up = match &shared.limiter {
+            Some(limiter) => self.catch_up_within(limiter).await,
+            None => self.catch_up_with_all().await,
+        };
+        match caught_up {
+            Err(e) if e.kind() == ErrorKind::HistoryGone => {
+                tracing::info!(reason = %e, "too far behind to go on commit by commit");
+                self.start_over().await
             }
-            total += run.len();
+            caught_up => caught_up,
+        }
+    }
+
+    /// The log was trimmed past the state here: the newest state comes from a checkpoint. How many commits lie between.
+    ///
+    /// # Errors
+    ///
+    /// As of recovery. `Unavailable` where a limit keeps this node at a state that cannot be had any more.
+    pub(super) async fn start_over(&mut self) -> Result<usize> {
+        let before = self.shared.applied();
+        let (log, config) = (&self.shared.log, &self.shared.config);
+        let recovered = log.recover_within(&config.limit, log.env().clock.now_micros()).await?;
+        let state = recovered.manifest;
+        if state.seq() <= before {
+            return Err(Error::damaged(format!(
+                "the log was trimmed past {before}, and its checkpoints lead to {} only",
+                state.seq()
+            )));
+        }
+        tracing::warn!(from = %before, to = %state.seq(), "started over from a checkpoint");
+        metrics::counter!("tandem_starts_over_total").increment(1);
+        self.shared.logged_bytes.fetch_add(recovered.replayed_bytes, Ordering::Relaxed);
+        self.others.held = Held::default();
+        let commits = usize::try_from(state.seq().0 - before.0).unwrap_or(usize::MAX);
+        self.publish(state);
+        Ok(commits)
+    }
+
+    async fn catch_up_with_all(&mut self) -> Result<usize> {
+        let shared = self.shared.clone();
+        let before = shared.applied();
+        loop {
+            let run = self.meanwhile(shared.log.read_run_stored(shared.applied(), RUN)).await?;
+            let state = self.shared.state.borrow().clone();
             let mut next = (*state).clone();
-            for stored in &run {
+            // Peers may have been quicker.
+            for stored in run.iter().filter(|stored| stored.commit.header.seq > state.seq()) {
                 next = next.apply(&stored.commit.header, stored.commit.hash)?.manifest;
                 self.keep(stored);
             }
-            self.publish(next);
+            if next.seq() > state.seq() {
+                self.publish(next);
+            }
             if run.len() < RUN {
-                // The end was seen after the call began. Who goes on until nothing more comes never catches up with a log
-                // that grows faster than it is asked for, and never gets to write.
-                return Ok(total);
+                // The end was seen after the call began; what was heard of further commits was wrong, or is not yet so. Who
+                // goes on until nothing more comes never catches up with a log that grows faster than it is asked for, and
+                // never gets to write.
+                return Ok(usize::try_from(shared.applied().0 - before.0).unwrap_or(usize::MAX));
             }
         }
     }
@@ -191,7 +238,11 @@ impl CommitTask {
         let state = self.shared.state.borrow().clone();
         let mut next = (*state).clone();
         let env = self.shared.log.env().clone();
-        let turn = |early: &mut Early, seq| early.next(seq).or_else(|| spoilt::out_of_turn(&env, early));
+        let proposed = self.others.proposed;
+        let turn = |early: &mut Early, seq: Seq| match proposed {
+            Some(proposed) if early.has(seq.next(), proposed) => None,
+            _ => early.next(seq).or_else(|| spoilt::out_of_turn(&env, early)),
+        };
         while let Some(arrived) = turn(&mut self.others.early, next.seq()) {
             let commit = spoilt::fitted(&env, &arrived.stored.commit, &next);
             match next.apply(&commit.header, commit.hash) {

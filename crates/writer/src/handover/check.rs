@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tandem_manifest::{AppendIntent, Intent, SectionDraft, Step};
+use tandem_manifest::{AppendIntent, ColumnSpec, Intent, MutateDraft, MutateIntent, SectionDraft, Step};
 use tandem_segment::{DecodedSection, Limits, column_stats, decode_section};
-use tandem_types::{Error, Result};
+use tandem_types::{Error, Result, TableName};
 use tokio::sync::oneshot;
 
 use super::{Handed, can_be_handed};
@@ -54,23 +54,55 @@ pub(super) fn request(handed: Handed, reply: oneshot::Sender<Result<Answer>>) ->
     let bodies = sections
         .into_iter()
         .zip(bodies)
-        .map(|((append, draft), chunks)| {
-            section(append, draft, chunks)
-                .map_err(|e| e.context(format_args!("rows handed over for table {}", append.name)))
+        .map(|((carrier, draft), chunks)| {
+            section(carrier, draft, chunks)
+                .map_err(|e| e.context(format_args!("rows handed over for table {}", carrier.name())))
         })
         .collect::<Result<_>>()?;
     Ok(Request { intent, bodies, minted: false, handed: Some(age), reply })
 }
 
-fn sections(intent: &Intent) -> Vec<(&AppendIntent, &SectionDraft)> {
-    let appends = intent.steps.iter().filter_map(|step| match step {
-        Step::Append(append) => Some(append),
-        _ => None,
-    });
-    appends.flat_map(|append| append.sections.iter().map(move |draft| (append, draft))).collect()
+/// What a section came with.
+#[derive(Clone, Copy)]
+enum Carrier<'a> {
+    Append(&'a AppendIntent),
+    /// Its section has as many columns.
+    Mutate(&'a MutateIntent, usize),
 }
 
-fn section(append: &AppendIntent, draft: &SectionDraft, chunks: Vec<Bytes>) -> Result<SectionBody> {
+impl Carrier<'_> {
+    fn name(&self) -> &TableName {
+        match self {
+            Self::Append(append) => &append.name,
+            Self::Mutate(mutate, _) => &mutate.name,
+        }
+    }
+
+    fn fields(&self) -> usize {
+        match self {
+            Self::Append(append) => append.fields.len(),
+            Self::Mutate(_, fields) => *fields,
+        }
+    }
+}
+
+fn sections(intent: &Intent) -> Vec<(Carrier<'_>, &SectionDraft)> {
+    let sections = intent.steps.iter().filter_map(|step| Some((carrier(step)?, step.sections())));
+    sections.flat_map(|(carrier, drafts)| drafts.iter().map(move |draft| (carrier, draft))).collect()
+}
+
+fn carrier(step: &Step) -> Option<Carrier<'_>> {
+    match step {
+        Step::Append(append) => Some(Carrier::Append(append)),
+        Step::Mutate(mutate) => match &mutate.draft {
+            MutateDraft::Lookup { columns, .. } => Some(Carrier::Mutate(mutate, columns.len())),
+            MutateDraft::Delete { .. } | MutateDraft::Update { .. } => None,
+        },
+        _ => None,
+    }
+}
+
+fn section(append: Carrier<'_>, draft: &SectionDraft, chunks: Vec<Bytes>) -> Result<SectionBody> {
     check_draft(append, draft)?;
     if draft.segment.is_some() {
         if chunks.iter().any(|chunk| !chunk.is_empty()) {
@@ -91,24 +123,26 @@ fn section(append: &AppendIntent, draft: &SectionDraft, chunks: Vec<Bytes>) -> R
 }
 
 /// That what is said of a section is not at odds with itself.
-fn check_draft(append: &AppendIntent, draft: &SectionDraft) -> Result<()> {
+fn check_draft(append: Carrier<'_>, draft: &SectionDraft) -> Result<()> {
     let counted = draft.partitions.iter().try_fold(0u64, |sum, (_, rows)| sum.checked_add(*rows));
     let ascending = draft.partitions.windows(2).all(|pair| matches!(pair, [a, b] if a.0 < b.0));
     let fits = counted == Some(draft.rows)
         && ascending
-        && draft.null_counts.len() == append.fields.len()
+        && draft.null_counts.len() == append.fields()
         && draft.null_counts.iter().all(|nulls| *nulls <= draft.rows)
         && draft.time.is_none_or(|(first, last)| first <= last);
     if fits { Ok(()) } else { Err(Error::invalid("what is said of a section is at odds with itself")) }
 }
 
-fn check_rows(append: &AppendIntent, draft: &SectionDraft, rows: &DecodedSection) -> Result<()> {
+fn check_rows(append: Carrier<'_>, draft: &SectionDraft, rows: &DecodedSection) -> Result<()> {
     let fields = rows.schema.fields();
-    let same = fields.len() == append.fields.len()
-        && fields
-            .iter()
-            .zip(&append.fields)
-            .all(|(f, c)| *f.name() == c.name && *f.data_type() == c.data_type);
+    let said: &[ColumnSpec] = match append {
+        Carrier::Append(append) => &append.fields,
+        // What a mutation looks up by is cast to what it is compared with.
+        Carrier::Mutate(..) => &[],
+    };
+    let same = fields.len() == append.fields()
+        && fields.iter().zip(said).all(|(f, c)| *f.name() == c.name && *f.data_type() == c.data_type);
     if !same {
         return Err(Error::invalid("a section has other columns than is said of it"));
     }

@@ -5,9 +5,13 @@
 
 use bytes::Bytes;
 use prost::Message;
-use tandem_format::{ObjectName, ProducerId, Token, TransactionToken, decode_fields, encode_fields};
+use tandem_format::{
+    Mutation, ObjectName, ProducerId, Token, TransactionToken, decode_fields, decode_mutation, encode_fields,
+    encode_mutation,
+};
 use tandem_manifest::{
-    AppendIntent, AppendTarget, Change, ColumnSpec, Intent, SchemaPolicy, SectionDraft, Step, TableSpec,
+    AppendIntent, AppendTarget, Change, ColumnSpec, Intent, MutateDraft, MutateIntent, MutateTarget,
+    OnConflict, SchemaPolicy, SectionDraft, Step, TableSpec,
 };
 use tandem_types::{
     Epoch, Error, ErrorKind, Partition, PartitionUnit, Result, SchemaId, Seq, TableId, TableName, WriterId,
@@ -20,8 +24,19 @@ mod pb;
 
 /// Whether a transaction has a form here, and may be committed by somebody else.
 pub(crate) fn can_be_handed(intent: &Intent) -> bool {
-    let upkeep =
-        |step: &Step| matches!(step, Step::Replace(_) | Step::Checkpoint { .. } | Step::Promote { .. });
+    let upkeep = |step: &Step| {
+        matches!(
+            step,
+            Step::Replace(_)
+                | Step::Checkpoint { .. }
+                | Step::Promote { .. }
+                | Step::Expire { .. }
+                | Step::RestoreTable { .. }
+                | Step::Horizon { .. }
+                | Step::Pin(_)
+                | Step::Unpin { .. }
+        )
+    };
     intent.token.is_some() && intent.epoch.is_some() && !intent.steps.iter().any(upkeep)
 }
 
@@ -176,7 +191,22 @@ fn step_to_pb(step: &Step) -> Option<pb::Step> {
         Step::Lease { holder, address, term } => {
             Kind::Lease(pb::Lease { holder: holder.clone(), address: address.clone(), term: *term })
         }
-        Step::Replace(_) | Step::Checkpoint { .. } | Step::Promote { .. } => return None,
+        Step::Mutate(mutate) => Kind::Mutate(mutate_to_pb(mutate)),
+        Step::Unchanged { table, name, since } => {
+            Kind::Unchanged(pb::Unchanged { table: table.0, name: name_to_pb(name), since: since.0 })
+        }
+        Step::DropPartitions { name, partitions } => Kind::DropPartitions(pb::DropPartitions {
+            name: name_to_pb(name),
+            partitions: partitions.iter().map(|p| p.0).collect(),
+        }),
+        Step::Replace(_)
+        | Step::Checkpoint { .. }
+        | Step::Promote { .. }
+        | Step::Expire { .. }
+        | Step::RestoreTable { .. }
+        | Step::Horizon { .. }
+        | Step::Pin(_)
+        | Step::Unpin { .. } => return None,
     };
     Some(pb::Step { kind: Some(kind) })
 }
@@ -202,6 +232,43 @@ fn step_from_pb(step: pb::Step) -> Result<Step> {
         Kind::Truncate(name) => Step::Truncate { name: name_from_pb(name) },
         Kind::Append(append) => Step::Append(append_from_pb(append)?),
         Kind::Lease(l) => Step::Lease { holder: l.holder, address: l.address, term: l.term },
+        Kind::Mutate(mutate) => Step::Mutate(mutate_from_pb(mutate)?),
+        Kind::Unchanged(u) => {
+            Step::Unchanged { table: TableId(u.table), name: name_from_pb(u.name), since: Seq(u.since) }
+        }
+        Kind::DropPartitions(d) => Step::DropPartitions {
+            name: name_from_pb(d.name),
+            partitions: d.partitions.into_iter().map(Partition).collect(),
+        },
+    })
+}
+
+/// In the form that the log has for it.
+fn mutate_to_pb(mutate: &MutateIntent) -> pb::Mutate {
+    let (table, placed) = match mutate.target {
+        MutateTarget::Existing(table) => (table, table),
+        MutateTarget::New => (TableId(0), TableId(0)),
+    };
+    let mutation = Mutation {
+        table: placed,
+        kind: mutate.draft.place(SchemaId(0)),
+        time: mutate.time,
+        statement: mutate.statement.clone(),
+    };
+    pb::Mutate { name: name_to_pb(&mutate.name), table: table.0, mutation: encode_mutation(&mutation) }
+}
+
+fn mutate_from_pb(mutate: pb::Mutate) -> Result<MutateIntent> {
+    let mutation = decode_mutation(&mutate.mutation)?;
+    Ok(MutateIntent {
+        name: name_from_pb(mutate.name),
+        target: match mutate.table {
+            0 => MutateTarget::New,
+            table => MutateTarget::Existing(TableId(table)),
+        },
+        draft: MutateDraft::of(mutation.kind),
+        time: mutation.time,
+        statement: mutation.statement,
     })
 }
 
@@ -291,7 +358,8 @@ fn spec_to_pb(spec: &TableSpec) -> pb::TableSpec {
         columns: columns_to_pb(&spec.columns),
         timestamp: spec.timestamp.clone(),
         partition_by: spec.partition_by.map(|unit| unit.name().to_owned()),
-        order_by: spec.order_by.clone().map(|columns| pb::OrderBy { columns }),
+        order_by: spec.order_by.clone().map(|columns| pb::ColumnNames { columns }),
+        primary_key: spec.primary_key.clone().map(|columns| pb::ColumnNames { columns }),
         options: spec.options.iter().map(option).collect(),
     }
 }
@@ -303,6 +371,7 @@ fn spec_from_pb(spec: pb::TableSpec) -> Result<TableSpec> {
         timestamp: spec.timestamp,
         partition_by: spec.partition_by.map(unit).transpose()?,
         order_by: spec.order_by.map(|o| o.columns),
+        primary_key: spec.primary_key.map(|k| k.columns),
         options: spec.options.into_iter().map(|o| (o.key, o.value.unwrap_or_default())).collect(),
     })
 }
@@ -323,6 +392,17 @@ fn append_to_pb(append: &AppendIntent) -> pb::Append {
         },
         fields: columns_to_pb(&append.fields),
         sections: append.sections.iter().map(section_to_pb).collect(),
+        on_conflict: match &append.on_conflict {
+            None => 0,
+            Some(OnConflict::DoNothing) => 1,
+            Some(OnConflict::Replace) => 2,
+            Some(OnConflict::Merge) => 3,
+            Some(OnConflict::Update(_)) => 4,
+        },
+        update: match &append.on_conflict {
+            Some(OnConflict::Update(columns)) => columns.clone(),
+            _ => Vec::new(),
+        },
     }
 }
 
@@ -343,6 +423,14 @@ fn append_from_pb(append: pb::Append) -> Result<AppendIntent> {
         },
         fields: columns_from_pb(&append.fields)?,
         sections: append.sections.into_iter().map(section_from_pb).collect::<Result<_>>()?,
+        on_conflict: match append.on_conflict {
+            0 => None,
+            1 => Some(OnConflict::DoNothing),
+            2 => Some(OnConflict::Replace),
+            3 => Some(OnConflict::Merge),
+            4 => Some(OnConflict::Update(append.update)),
+            _ => return Err(garbled("what becomes of equal keys")),
+        },
     })
 }
 
@@ -404,7 +492,7 @@ fn error_from_pb(error: pb::Error) -> Result<Error> {
 }
 
 /// Numbers of the kinds. One that has none travels as the first.
-const ERROR_KINDS: [(u32, ErrorKind); 16] = [
+const ERROR_KINDS: [(u32, ErrorKind); 17] = [
     (0, ErrorKind::Internal),
     (1, ErrorKind::InvalidInput),
     (2, ErrorKind::NotFound),
@@ -421,6 +509,7 @@ const ERROR_KINDS: [(u32, ErrorKind); 16] = [
     (13, ErrorKind::Damaged),
     (14, ErrorKind::NewerFormat),
     (15, ErrorKind::Forbidden),
+    (16, ErrorKind::HistoryGone),
 ];
 
 #[cfg(test)]

@@ -175,6 +175,7 @@ fn an_empty_stream_creates_its_table_and_a_broken_one_nothing() {
             table: TableName::public("b"),
             schema,
             policy: SchemaPolicy::Create,
+            on_conflict: None,
             create: create(false),
             token: WriteToken::Minted,
             queued: None,

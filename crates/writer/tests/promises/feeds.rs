@@ -14,7 +14,7 @@ use crate::rows::batch;
 use crate::sim::{Node, config, run, store};
 
 /// A node that looks into the store only when it must.
-async fn lazy(store: &Arc<FaultStore>, seed: u64) -> Node {
+pub async fn lazy(store: &Arc<FaultStore>, seed: u64) -> Node {
     let hours = Duration::from_secs(10_000);
     Node::open_with(store, seed, WriterConfig { poll: hours, poll_min: hours, ..config() }).await
 }
@@ -27,18 +27,18 @@ fn pushed(node: &Node, seq: u64) -> StoredCommit {
     StoredCommit::decode(&object, whole).unwrap()
 }
 
-async fn push(feed: &Feed, node: &Node, seqs: impl IntoIterator<Item = u64>) {
+pub async fn push(feed: &Feed, node: &Node, seqs: impl IntoIterator<Item = u64>) {
     for seq in seqs {
         feed.offer(pushed(node, seq)).await.unwrap();
     }
 }
 
-async fn reaches(node: &Node, seq: u64) {
+pub async fn reaches(node: &Node, seq: u64) {
     let mut states = node.writer.watch();
     states.wait_for(|state| state.seq() >= Seq(seq)).await.unwrap();
 }
 
-async fn write(node: &Node, numbers: std::ops::Range<i64>) {
+pub async fn write(node: &Node, numbers: std::ops::Range<i64>) {
     for number in numbers {
         node.append("t", SchemaPolicy::Create, vec![batch(number, 3)]).await.unwrap();
     }
@@ -50,6 +50,21 @@ fn log_reads(store: &Arc<FaultStore>) -> usize {
 
 fn is_commit(path: &str) -> bool {
     path.ends_with(".commit")
+}
+
+#[test]
+fn who_creates_the_end_of_the_log_need_not_look_for_it() {
+    let store = store();
+    run(&store, async {
+        let window = Duration::from_millis(100);
+        let poll_min = Duration::from_millis(50);
+        let node = Node::open_with(&store, 1, WriterConfig { window, poll_min, ..config() }).await;
+        write(&node, 0..1).await;
+        let before = log_reads(&store);
+        write(&node, 1..21).await;
+        let looks = log_reads(&store) - before;
+        assert!(looks <= 2, "{looks} looks between 20 commits that followed each other");
+    });
 }
 
 #[test]
@@ -79,6 +94,7 @@ fn pushed_commits_are_applied_without_a_look_into_the_store() {
             table: TableName::public("t"),
             schema: batch(9, 1).schema(),
             policy: SchemaPolicy::Strict,
+            on_conflict: None,
             create: None,
             token: WriteToken::Minted,
             queued: None,

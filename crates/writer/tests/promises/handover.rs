@@ -395,6 +395,29 @@ fn a_node_that_takes_nothing_is_not_waited_for() {
 }
 
 #[test]
+fn what_was_committed_before_is_a_duplicate_also_where_nobody_takes_it() {
+    let store = store();
+    run(&store, async {
+        let (a, s) = pair(&store).await;
+        let token = ForeignToken { text: "k".to_owned(), base: None };
+        // Nothing can be said of it before all rows have come.
+        let token = WriteToken::Streamed { token: token.into(), digest: Arc::default() };
+        let write = async |node: &Node| {
+            let rows = vec![batch(10, 3)];
+            node.append_under(token.clone(), "t", SchemaPolicy::Strict, None, rows).await.unwrap()
+        };
+        let first = write(&s).await;
+        assert!(!first.duplicate);
+        a.catch_up_with(&s).await;
+        s.writer.set_role(Role::Replica { writer: None });
+        let way = Way::set(&a, &s, &[]);
+        let again = write(&a).await;
+        assert_eq!(way.calls(), 1);
+        assert_eq!(again, Committed { duplicate: true, ..first });
+    });
+}
+
+#[test]
 fn what_a_peer_hands_over_is_checked() {
     let store = store();
     run(&store, async {

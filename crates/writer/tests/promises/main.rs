@@ -8,6 +8,7 @@ mod faults;
 mod feeds;
 mod groups;
 mod handover;
+mod hanging;
 mod limits;
 mod races;
 mod rows;

@@ -59,7 +59,7 @@ pub struct Foreign {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Step {
-    #[prost(oneof = "StepKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "StepKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub kind: Option<StepKind>,
 }
 
@@ -85,6 +85,42 @@ pub enum StepKind {
     Append(Append),
     #[prost(message, tag = "10")]
     Lease(Lease),
+    #[prost(message, tag = "11")]
+    Mutate(Mutate),
+    #[prost(message, tag = "12")]
+    Unchanged(Unchanged),
+    #[prost(message, tag = "13")]
+    DropPartitions(DropPartitions),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Mutate {
+    #[prost(message, required, tag = "1")]
+    pub name: TableName,
+    /// 0: one that the transaction creates.
+    #[prost(uint64, tag = "2")]
+    pub table: u64,
+    /// As the log keeps it.
+    #[prost(bytes = "vec", tag = "3")]
+    pub mutation: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Unchanged {
+    #[prost(uint64, tag = "1")]
+    pub table: u64,
+    #[prost(message, required, tag = "2")]
+    pub name: TableName,
+    #[prost(uint64, tag = "3")]
+    pub since: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct DropPartitions {
+    #[prost(message, required, tag = "1")]
+    pub name: TableName,
+    #[prost(sint64, repeated, tag = "2")]
+    pub partitions: Vec<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -136,13 +172,16 @@ pub struct TableSpec {
     #[prost(string, optional, tag = "3")]
     pub partition_by: Option<String>,
     #[prost(message, optional, tag = "4")]
-    pub order_by: Option<OrderBy>,
+    pub order_by: Option<ColumnNames>,
     #[prost(message, repeated, tag = "5")]
     pub options: Vec<Setting>,
+    #[prost(message, optional, tag = "6")]
+    pub primary_key: Option<ColumnNames>,
 }
 
+/// Names of columns.
 #[derive(Clone, PartialEq, Message)]
-pub struct OrderBy {
+pub struct ColumnNames {
     #[prost(string, repeated, tag = "1")]
     pub columns: Vec<String>,
 }
@@ -232,6 +271,11 @@ pub struct Append {
     pub fields: Vec<u8>,
     #[prost(message, repeated, tag = "6")]
     pub sections: Vec<Section>,
+    /// 0 as the table says, 1 do nothing, 2 replace, 3 merge, 4 update `update`.
+    #[prost(uint32, tag = "7")]
+    pub on_conflict: u32,
+    #[prost(string, repeated, tag = "8")]
+    pub update: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]

@@ -22,6 +22,7 @@ fn spec() -> TableSpec {
         timestamp: Some("ts".into()),
         partition_by: Some(PartitionUnit::Week),
         order_by: Some(Vec::new()),
+        primary_key: Some(vec!["ts".into(), String::new()]),
         options: vec![("ack".into(), "store".into())],
     }
 }
@@ -46,7 +47,14 @@ fn steps() -> Vec<Step> {
     let segment = ObjectName { base: Seq(3), writer: WriterId(u64::MAX), random: 7 };
     let append = |target, policy| {
         let sections = vec![draft(None, 4), draft(Some(segment), 900)];
-        Step::Append(AppendIntent { name: name(), target, policy, fields: columns(), sections })
+        Step::Append(AppendIntent {
+            name: name(),
+            target,
+            policy,
+            fields: columns(),
+            sections,
+            on_conflict: None,
+        })
     };
     let existing = AppendTarget::Existing { table: TableId(u64::MAX), schema_id: SchemaId(4) };
     vec![

@@ -1,0 +1,160 @@
+//! Mutations whose predicates are answered at once, over one state of the rows.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use tandem_types::Result;
+
+use crate::bound::{Action, Bound};
+use crate::frame::Frame;
+use crate::key_table::KeyTable;
+use crate::scan::{narrow, scan};
+use crate::selection::Conjunct;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Phase {
+    /// In the order of the log.
+    pub(crate) clauses: Vec<Clause>,
+    pub(crate) indexes: Vec<Index>,
+    /// Clauses that no index selects for.
+    pub(crate) scans: Vec<usize>,
+}
+
+/// One mutation of a phase.
+#[derive(Debug)]
+pub(crate) struct Clause {
+    pub(crate) bound: Arc<Bound>,
+    pub(crate) effect: Effect,
+}
+
+/// What it does to the rows that it selects.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    Delete,
+    /// Fields to assign: (field, which assignment of the update).
+    Assign(Vec<(usize, usize)>),
+    /// Fields to assign: (field, values by looked-up row, of the field's type).
+    Copy(Vec<(usize, ArrayRef)>),
+}
+
+/// A hash table that selects rows for some clauses.
+#[derive(Debug)]
+pub(crate) struct Index {
+    /// Field positions of the key.
+    pub(crate) fields: Vec<usize>,
+    pub(crate) table: Arc<KeyTable>,
+    pub(crate) entries: Entries,
+    /// The clauses, ascending.
+    pub(crate) clauses: Vec<usize>,
+}
+
+/// What the keys of an index stand for.
+#[derive(Debug)]
+pub(crate) enum Entries {
+    /// All for one lookup: number of the key → looked-up row.
+    Lookup { clause: usize, rows: Arc<Vec<u32>> },
+    /// Hits (clause, looked-up row) of the key with a number: from `starts[number]` to `starts[number + 1]`.
+    Shared { starts: Vec<u32>, hits: Vec<(u32, u32)> },
+}
+
+impl Entries {
+    fn each(&self, number: u32, mut hit: impl FnMut(usize, u32)) {
+        match self {
+            Self::Lookup { clause, rows } => {
+                if let Some(row) = rows.get(number as usize) {
+                    hit(*clause, *row);
+                }
+            }
+            Self::Shared { starts, hits } => {
+                let at = number as usize;
+                let (Some(start), Some(end)) = (starts.get(at), starts.get(at + 1)) else { return };
+                for (clause, row) in hits.get(*start as usize..*end as usize).unwrap_or(&[]) {
+                    hit(*clause as usize, *row);
+                }
+            }
+        }
+    }
+}
+
+/// The rows that a clause acts on.
+#[derive(Debug)]
+pub(crate) enum Hits {
+    All,
+    /// Ascending.
+    Rows(Vec<u32>),
+    /// Ascending, with the looked-up row of each.
+    LookedUp(Vec<u32>, Vec<u32>),
+}
+
+impl Clause {
+    /// The conditions that an index does not answer.
+    fn rest(&self) -> Vec<&Conjunct> {
+        match &self.bound.action {
+            Action::Delete(selection) | Action::Update { selection, .. } => selection.rest.iter().collect(),
+            Action::Lookup(_) => Vec::new(),
+        }
+    }
+
+    /// All conditions.
+    fn conjuncts(&self) -> Vec<&Conjunct> {
+        match &self.bound.action {
+            Action::Delete(selection) | Action::Update { selection, .. } => {
+                selection.handle.iter().map(|h| &h.node).chain(&selection.rest).collect()
+            }
+            Action::Lookup(_) => Vec::new(),
+        }
+    }
+}
+
+impl Phase {
+    /// The rows that each clause acts on, in the order of the log; clauses that act on none are left out. Those whose time
+    /// lies outside `span`, the batch's first and last timestamp, are not looked at.
+    pub(crate) fn select(&self, frame: Frame<'_>, span: Option<(i64, i64)>) -> Result<Vec<(&Clause, Hits)>> {
+        let active: Vec<bool> = self.clauses.iter().map(|c| overlaps(c.bound.time(), span)).collect();
+        let is_active = |clause: usize| active.get(clause).copied().unwrap_or(false);
+        let mut lists: Vec<(Vec<u32>, Vec<u32>)> = Vec::new();
+        lists.resize_with(self.clauses.len(), Default::default);
+        for index in &self.indexes {
+            if !index.clauses.iter().any(|clause| is_active(*clause)) {
+                continue;
+            }
+            let key: Vec<ArrayRef> =
+                index.fields.iter().filter_map(|field| frame.columns.get(*field).cloned()).collect();
+            index.table.probe(&key, |row, number| {
+                index.entries.each(number, |clause, looked_up| {
+                    if is_active(clause)
+                        && let Some((rows, from)) = lists.get_mut(clause)
+                    {
+                        rows.push(row as u32);
+                        from.push(looked_up);
+                    }
+                });
+            })?;
+        }
+        let mut found = Vec::new();
+        for (at, (clause, (rows, from))) in self.clauses.iter().zip(lists).enumerate() {
+            let hits = if self.scans.binary_search(&at).is_ok() {
+                if !is_active(at) {
+                    continue;
+                }
+                scan(frame, &clause.conjuncts())?.map_or(Hits::All, Hits::Rows)
+            } else if matches!(clause.bound.action, Action::Lookup(_)) {
+                Hits::LookedUp(rows, from)
+            } else {
+                Hits::Rows(narrow(frame, &clause.rest(), rows)?)
+            };
+            if !matches!(&hits, Hits::Rows(rows) | Hits::LookedUp(rows, _) if rows.is_empty()) {
+                found.push((clause, hits));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn overlaps(time: Option<(i64, i64)>, span: Option<(i64, i64)>) -> bool {
+    match (time, span) {
+        (Some((first, last)), Some((least, greatest))) => first <= greatest && least <= last,
+        _ => true,
+    }
+}
