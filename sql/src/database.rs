@@ -17,6 +17,7 @@ use tandem_types::{Epoch, Error, Result, Seq, TableId, TableName};
 use tokio::sync::Notify;
 
 use crate::as_of::AsOf;
+use crate::collected::{CollectRequest, Collected, StoredObject};
 use crate::options::{Ack, ReadOptions, WriteOptions};
 
 /// A running database, as SQL sees it.
@@ -136,6 +137,24 @@ pub trait Database: Debug + Send + Sync + 'static {
         Err(Error::unsupported("this database has no nodes that could be promoted"))
     }
 
+    /// Deletes what nothing needs any more, or says what that would be.
+    async fn collect(&self, request: CollectRequest) -> Result<Collected> {
+        let _ = request;
+        Err(no_collector())
+    }
+
+    /// What is in the store, and what holds each object there, for `system.gc`.
+    async fn stored_objects(&self) -> Result<Vec<StoredObject>> {
+        Err(no_collector())
+    }
+
+    /// A better reason why the rows of a snapshot are damaged or missing, if there is one: `HistoryGone` where history has
+    /// passed it.
+    async fn explain_damage(&self, snapshot: Seq, error: Error) -> Error {
+        let _ = snapshot;
+        error
+    }
+
     /// Data files, by the paths that the layout gives them.
     fn objects(&self) -> Arc<dyn ObjectStore>;
 
@@ -147,6 +166,10 @@ pub trait Database: Debug + Send + Sync + 'static {
 
     /// The nodes of the database as far as this one has heard of them, itself included, for `system.nodes`.
     fn nodes(&self) -> Vec<NodeRow>;
+}
+
+fn no_collector() -> Error {
+    Error::unsupported("this database deletes nothing")
 }
 
 fn no_history() -> Error {

@@ -26,6 +26,7 @@
 
 mod as_of;
 mod catalog;
+mod collected;
 mod database;
 mod digest;
 mod engine;
@@ -51,6 +52,7 @@ mod write;
 mod tests;
 
 pub use as_of::{AsOf, show_time};
+pub use collected::{CollectRequest, Collected, StoredObject, StoredShare};
 pub use database::{
     AppendRequest, CreateTable, Database, Dropped, NodeRow, NodeSetting, Promoted, Promotion, Receipt, RowStream,
     SectionRows, StagedSection,

@@ -184,10 +184,7 @@ impl Prepared {
 
     /// Whether it concerns nothing and nobody but its own session: it reads, or sets an option.
     pub fn only_for_its_session(&self) -> bool {
-        matches!(
-            *self.kind,
-            Kind::Query(_) | Kind::Setting(_) | Kind::RestorePlan(_) | Kind::Set { .. }
-        )
+        matches!(*self.kind, Kind::Query(_) | Kind::Setting(_) | Kind::RestorePlan(_) | Kind::Set { .. })
     }
 
     /// The text it was made of.
@@ -238,7 +235,7 @@ impl Prepared {
         };
         let shown = match self.kind.as_ref() {
             Kind::RestorePlan(restore) => {
-                Some(RestorePlan::new(engine.database().as_ref(), restore, read).await?.query()?)
+                Some(Box::pin(RestorePlan::new(engine.database().as_ref(), restore, read)).await?.query()?)
             }
             _ => None,
         };
@@ -366,18 +363,19 @@ impl Prepared {
                 return Ok(if counted { receipt.into() } else { UpdateResult::uncounted(receipt) });
             }
         }
+        // What a statement takes while it runs is large, and would be on the stack of whoever waits for any of them.
         match self.kind.as_ref() {
             Kind::Insert(insert) => {
                 session.settle(read).await?;
-                insert.run(session, sql, bound, options).await
+                Box::pin(insert.run(session, sql, bound, options)).await
             }
             Kind::Dml(dml) => {
                 session.settle(read).await?;
-                dml::run(session, dml, sql, bound, options).await
+                Box::pin(dml::run(session, dml, sql, bound, options)).await
             }
             Kind::CreateAs(create) => {
                 session.settle(read).await?;
-                create.run(session, sql, bound, options).await
+                Box::pin(create.run(session, sql, bound, options)).await
             }
             Kind::Steps(steps) => {
                 let base = database.snapshot().seq();
@@ -386,7 +384,8 @@ impl Prepared {
             }
             Kind::Restore(restore) => {
                 session.settle(read).await?;
-                let RestorePlan { base, steps, .. } = RestorePlan::new(database.as_ref(), restore, read).await?;
+                let planning = Box::pin(RestorePlan::new(database.as_ref(), restore, read));
+                let RestorePlan { base, steps, .. } = planning.await?;
                 if steps.is_empty() {
                     return Ok(UpdateResult::nothing(base, None));
                 }

@@ -159,6 +159,11 @@ impl QueryRegistry {
         running.chain(inner.finished.iter().cloned()).collect()
     }
 
+    /// The oldest state that a running query reads.
+    pub fn oldest_snapshot(&self) -> Option<Seq> {
+        self.lock().running.values().filter_map(|entry| entry.info.snapshot).min()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing that runs under the lock can leave it half changed.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -199,6 +204,11 @@ impl QueryGuard {
     pub fn add(&self, rows: u64, bytes: u64) {
         self.entry.rows.fetch_add(rows, Ordering::Relaxed);
         self.entry.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The state that the query reads, if it reads one.
+    pub fn snapshot(&self) -> Option<Seq> {
+        self.entry.info.snapshot
     }
 
     /// Resolves once somebody asked the query to stop, at once if that was before; else never.

@@ -159,6 +159,7 @@ impl Job {
     ) -> RowStream {
         let (sender, receiver) = mpsc::channel(BATCHES_WAITING);
         let cancelled = guard.cancelled();
+        let (database, snapshot) = (Arc::clone(engine.database()), guard.snapshot());
         let work = async move {
             let outcome = tokio::select! {
                 biased;
@@ -167,7 +168,12 @@ impl Job {
             };
             let last = match outcome {
                 Ok(()) => Message::Done,
-                Err(error) => Message::Failed(error),
+                Err(error) => Message::Failed(match snapshot {
+                    Some(seq) if error.kind() == ErrorKind::Damaged => {
+                        database.explain_damage(seq, error).await
+                    }
+                    _ => error,
+                }),
             };
             // Nobody listens any more: nothing to tell.
             let _ = sender.send(last).await;

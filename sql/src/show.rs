@@ -400,17 +400,25 @@ WITH (compression = 'lz4')";
         let columns = prop::collection::btree_map(name(), column, 0..6).prop_map(|columns| {
             columns.into_iter().map(|(name, column)| ColumnSpec { name, ..column }).collect::<Vec<_>>()
         });
-        (columns, prop::sample::select(PartitionUnit::ALL.to_vec()), any::<bool>(), any::<bool>()).prop_map(
-            |(columns, unit, sorted, packed)| {
+        let units = prop::sample::select(PartitionUnit::ALL.to_vec());
+        (columns, units, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+            |(columns, unit, sorted, packed, keyed)| {
                 let has_time = columns.iter().any(|c| matches!(c.data_type, DataType::Timestamp(..)));
                 let sortable =
                     columns.iter().filter(|c| !c.data_type.is_nested() && c.data_type != DataType::Null);
+                // With the designated timestamp among them, if there is one.
+                let key = sortable.clone().filter(|c| !c.data_type.is_floating());
+                let key: Vec<String> = key.map(|c| c.name.clone()).collect();
+                let key = (keyed && !key.is_empty()).then_some(key);
+                let merged = key.is_some().then(|| ("on_duplicate".to_owned(), "merge".to_owned()));
                 TableSpec {
+                    primary_key: key,
                     order_by: sorted.then(|| sortable.map(|c| c.name.clone()).collect()),
                     partition_by: has_time.then_some(unit),
                     options: packed
                         .then(|| ("compression".to_owned(), "lz4".to_owned()))
                         .into_iter()
+                        .chain(merged)
                         .collect(),
                     timestamp: None,
                     columns,

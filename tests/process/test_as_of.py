@@ -136,7 +136,7 @@ def test_a_database_is_restored_by_one_commit(tmp_path, one):
     done = one.tandem("restore", "--as-of", f"seq:{then}")
     assert "restore table t: 3 rows now, 2 then" in done.stdout and f"seq:{before}" in done.stderr
     assert head(one) == before + 1
-    assert ask(one, "SELECT (SELECT sum(n) FROM t), (SELECT sum(n) FROM dropped), (SELECT sum(n) FROM kept)") == [(3, 7, 1)]
+    assert ask(one, "SELECT (SELECT sum(n) FROM t) AS a, (SELECT sum(n) FROM dropped) AS b, (SELECT sum(n) FROM kept) AS c") == [(3, 7, 1)]
     with pytest.raises(adbc_driver_manager.Error, match="created"):
         one.sql("SELECT * FROM created")
     again = json.loads(one.tandem("restore", "--as-of", f"seq:{then}", "--json").stdout)

@@ -98,7 +98,15 @@ impl Place {
         }
         let floor =
             Floor { database: self.log.database(), seq: state.seq(), checkpoint: state.seq(), root_hash };
-        self.log.raise_floor(floor).await?;
+        let raised = self.log.raise_floor(floor).await?;
+        if raised.seq != state.seq() {
+            return Err(Error::invalid(format!(
+                "a copy was begun in {} that stands at {}, it cannot be one at {}: copy into another place",
+                env.store.url(),
+                raised.seq,
+                state.seq()
+            )));
+        }
         if self.before.is_none() {
             self.identify().await?;
         }

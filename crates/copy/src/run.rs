@@ -1,6 +1,6 @@
 //! Copies, forks, and forks that become copies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -8,7 +8,7 @@ use tandem_env::Env;
 use tandem_format::{DATA_DIR, ObjectName, Pin, SEGMENT_DIR, Section, SectionKey, data_path, segment_path};
 use tandem_log::Log;
 use tandem_manifest::{Manifest, RemovedObject};
-use tandem_types::{Error, Result, WriterId};
+use tandem_types::{DatabaseId, Error, Result, WriterId};
 
 use crate::fetch::{Wanted, fetch, settle};
 use crate::origin::{Origin, read_origin, write_origin};
@@ -203,36 +203,33 @@ async fn fetch_missing(
     Ok((done.objects_done, done.bytes_done))
 }
 
-/// The state as the copy's own: what rode in the source's log lies in segments of the copy. Those that an earlier run made are
-/// used again.
+/// The state as the copy's own: what rode in the source's log lies in segments of the copy.
 async fn resettled(source: &Log, state: &Manifest, place: &Place, to: &Env) -> Result<Manifest> {
-    let kept: BTreeMap<SectionKey, ObjectName> = place.before.as_ref().map(settled).unwrap_or_default();
-    let mut moved = BTreeMap::new();
-    let mut open = Vec::new();
-    for (key, section) in state.inline_sections() {
-        let name = kept.get(&key).copied().unwrap_or_else(|| ObjectName {
-            base: state.seq(),
-            writer: WriterId(to.chance.next_u64()),
-            random: to.chance.next_u64(),
-        });
-        if !kept.contains_key(&key) {
-            open.push((key, section, name));
-        }
-        moved.insert(key, name);
+    let database = place.origin.database()?;
+    let mut there = BTreeSet::new();
+    let mut listed = to.store.list_below(SEGMENT_DIR);
+    while let Some(object) = listed.try_next().await? {
+        there.insert(object.path);
     }
-    let moves = open.iter().map(|(key, section, name)| settle(source, &to.store, *key, section, name));
+    let sections: Vec<_> = state
+        .inline_sections()
+        .into_iter()
+        .map(|(key, section)| (key, section, settled_name(database, key)))
+        .collect();
+    let open = sections.iter().filter(|(_, _, name)| !there.contains(&segment_path(name)));
+    let moves = open.map(|(key, section, name)| settle(source, &to.store, *key, section, name));
     let moves: Vec<_> = moves.collect();
     stream::iter(moves).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-    state.forked(place.origin.database()?, &moved)
+    let moved: BTreeMap<_, _> = sections.into_iter().map(|(key, _, name)| (key, name)).collect();
+    state.forked(database, &moved)
 }
 
-/// Where the sections of a state lie that are in segments.
-fn settled(state: &Manifest) -> BTreeMap<SectionKey, ObjectName> {
-    let mut settled = BTreeMap::new();
-    for table in state.tables() {
-        settled.extend(table.tail().filter_map(|t| Some((t.key, t.section.segment?))));
-        let looked_up = table.mutations();
-        settled.extend(looked_up.filter_map(|m| Some((m.key.as_section(), m.mutation.section()?.segment?))));
+/// What a section of the source's log is called in the copy: the same in each run, so that all runs make the same copy.
+fn settled_name(database: DatabaseId, key: SectionKey) -> ObjectName {
+    let half = u64::try_from(database.0 & u128::from(u64::MAX)).unwrap_or_default();
+    ObjectName {
+        base: key.seq,
+        writer: WriterId(half),
+        random: u64::from(key.transaction) << 32 | u64::from(key.section),
     }
-    settled
 }

@@ -144,7 +144,8 @@ fn unexpected(t: &DataType) -> Error {
     Error::internal(format!("values of type {t} have no code"))
 }
 
-fn words(array: &dyn Array) -> Result<Vec<u64>> {
+/// The bits of each value, of types that have at most 64.
+pub(crate) fn words(array: &dyn Array) -> Result<Vec<u64>> {
     use DataType::{
         Boolean, Date32, Date64, Decimal32, Decimal64, Duration, Float16, Float32, Float64, Int8, Int16,
         Int32, Int64, Interval, Time32, Time64, Timestamp, UInt8, UInt16, UInt32, UInt64,

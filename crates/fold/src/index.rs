@@ -17,6 +17,7 @@ use crate::frame::field_of;
 use crate::key_table::KeyTable;
 use crate::phase::{Clause, Entries, Index, Phase};
 use crate::selection::Handle;
+use crate::zone::comparable;
 
 /// A lookup of more keys keeps its table for itself: putting them into a shared one costs each scan more than the
 /// separate look does.
@@ -63,9 +64,34 @@ pub(crate) fn index(phase: &mut Phase, ids: &[ColumnId], schema: &SchemaRef) -> 
             indexes.push(by_lookups(&fields, &types, &small)?);
         }
     }
+    narrow_down(&mut phase.clauses, ids, schema);
     phase.indexes = indexes;
     phase.scans = scans;
     Ok(())
+}
+
+/// Gives the clauses their zones. To find a batch's range of a column costs about what one comparison does, so that it is worth
+/// it only where several clauses ask for it.
+fn narrow_down(clauses: &mut [Clause], ids: &[ColumnId], schema: &SchemaRef) {
+    let mut asked: BTreeMap<usize, usize> = BTreeMap::new();
+    for clause in clauses.iter_mut() {
+        let (Action::Delete(selection) | Action::Update { selection, .. }) = &clause.bound.action else {
+            continue;
+        };
+        for zone in &selection.zones {
+            if let Ok(field) = field_of(ids, zone.column)
+                && comparable(&zone.data_type, schema.field(field).data_type())
+            {
+                clause.zones.push((field, zone.clone()));
+            }
+        }
+        let mut fields: Vec<usize> = clause.zones.iter().map(|(field, _)| *field).collect();
+        fields.dedup();
+        fields.into_iter().for_each(|field| *asked.entry(field).or_default() += 1);
+    }
+    for clause in clauses {
+        clause.zones.retain(|(field, _)| asked.get(field).is_some_and(|clauses| *clauses > 1));
+    }
 }
 
 fn by_values(field: usize, data_type: DataType, handles: &[(usize, &Handle)]) -> Result<Index> {

@@ -23,13 +23,31 @@ pub(crate) struct KeyTable {
     nulls: bool,
     width: usize,
     seed: u64,
-    table: HashTable<u32>,
+    table: HashTable<Slot>,
     /// `width` words per key.
     keys: Vec<u64>,
     /// Of a finished table: bits of the hashes that are in it. A power of two of words, or none.
     filter: Vec<u64>,
     /// Of a finished table with one column of words: the least and the greatest, as signed numbers.
     range: Option<(i64, i64)>,
+}
+
+/// A key's number, and half of its hash: growing and most comparisons need not look at the key itself.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    half: u32,
+    number: u32,
+}
+
+impl Slot {
+    fn half(hash: u64) -> u32 {
+        (hash ^ (hash >> 32)) as u32
+    }
+
+    /// What the table goes by: it takes its places from the low bits and its tags from the high ones.
+    fn spread(half: u32) -> u64 {
+        u64::from(half) << 32 | u64::from(half)
+    }
 }
 
 impl KeyTable {
@@ -79,13 +97,14 @@ impl KeyTable {
         for words in words.chunks_exact(width) {
             let Self { table, keys, .. } = self;
             let next = keys.len() / width;
-            let same = |n: &u32| key(keys, width, *n) == words;
-            match table.entry(hash_words(words, seed), same, |n| hash_words(key(keys, width, *n), seed)) {
-                Entry::Occupied(entry) => numbers.push(*entry.get()),
+            let half = Slot::half(hash_words(words, seed));
+            let same = |slot: &Slot| slot.half == half && key(keys, width, slot.number) == words;
+            match table.entry(Slot::spread(half), same, |slot| Slot::spread(slot.half)) {
+                Entry::Occupied(entry) => numbers.push(entry.get().number),
                 Entry::Vacant(entry) => {
                     let number = u32::try_from(next).ok().filter(|n| *n != u32::MAX);
                     let number = number.ok_or_else(|| Error::overloaded("more than 2^32 keys at once"))?;
-                    entry.insert(number);
+                    entry.insert(Slot { half, number });
                     keys.extend_from_slice(words);
                     numbers.push(number);
                 }
@@ -177,10 +196,12 @@ impl KeyTable {
                     continue;
                 }
             }
-            if let Some(number) = self.table.find(hash, |n| key(&self.keys, width, *n) == words)
+            let half = Slot::half(hash);
+            let same = |slot: &Slot| slot.half == half && key(&self.keys, width, slot.number) == words;
+            if let Some(slot) = self.table.find(Slot::spread(half), same)
                 && nulls.as_ref().is_none_or(|n| n.is_valid(row))
             {
-                found(row, *number);
+                found(row, slot.number);
             }
         }
         Ok(())

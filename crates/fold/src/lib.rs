@@ -46,6 +46,7 @@ mod scan;
 mod selection;
 #[cfg(test)]
 mod tests;
+mod zone;
 
 pub use bound::{Bound, bind};
 pub use build::type_of;

@@ -10,6 +10,7 @@ use crate::frame::Frame;
 use crate::key_table::KeyTable;
 use crate::scan::{narrow, scan};
 use crate::selection::Conjunct;
+use crate::zone::{Spans, Zone};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub(crate) struct Phase {
 pub(crate) struct Clause {
     pub(crate) bound: Arc<Bound>,
     pub(crate) effect: Effect,
+    /// Fields, with the ranges outside which it selects nothing.
+    pub(crate) zones: Vec<(usize, Zone)>,
 }
 
 /// What it does to the rows that it selects.
@@ -59,6 +62,7 @@ pub(crate) enum Entries {
 }
 
 impl Entries {
+    /// Calls `hit(clause, looked-up row)` for all that a key stands for.
     fn each(&self, number: u32, mut hit: impl FnMut(usize, u32)) {
         match self {
             Self::Lookup { clause, rows } => {
@@ -88,6 +92,16 @@ pub(crate) enum Hits {
 }
 
 impl Clause {
+    fn is_lookup(&self) -> bool {
+        matches!(self.bound.action, Action::Lookup(_))
+    }
+
+    /// Whether it may select a row of a batch.
+    fn is_active(&self, time: Option<(i64, i64)>, spans: &Spans<'_>) -> bool {
+        let meets = |(field, zone): &(usize, Zone)| spans.of(*field).is_none_or(|span| zone.overlaps(span));
+        overlaps(self.bound.time(), time) && self.zones.iter().all(meets)
+    }
+
     /// The conditions that an index does not answer.
     fn rest(&self) -> Vec<&Conjunct> {
         match &self.bound.action {
@@ -109,46 +123,78 @@ impl Clause {
 
 impl Phase {
     /// The rows that each clause acts on, in the order of the log; clauses that act on none are left out. Those whose time
-    /// lies outside `span`, the batch's first and last timestamp, are not looked at.
+    /// lies outside `span`, the batch's first and last timestamp, are not looked at, nor those whose zones the batch misses.
     pub(crate) fn select(&self, frame: Frame<'_>, span: Option<(i64, i64)>) -> Result<Vec<(&Clause, Hits)>> {
-        let active: Vec<bool> = self.clauses.iter().map(|c| overlaps(c.bound.time(), span)).collect();
+        let spans = Spans::new(frame.columns);
+        let active: Vec<bool> = self.clauses.iter().map(|c| c.is_active(span, &spans)).collect();
         let is_active = |clause: usize| active.get(clause).copied().unwrap_or(false);
-        let mut lists: Vec<(Vec<u32>, Vec<u32>)> = Vec::new();
-        lists.resize_with(self.clauses.len(), Default::default);
+        let mut looked_up: Vec<Option<Hits>> = Vec::new();
+        looked_up.resize_with(self.clauses.len(), || None);
         for index in &self.indexes {
-            if !index.clauses.iter().any(|clause| is_active(*clause)) {
-                continue;
+            if index.clauses.iter().any(|clause| is_active(*clause)) {
+                self.look_up(index, frame, &active, &mut looked_up)?;
             }
-            let key: Vec<ArrayRef> =
-                index.fields.iter().filter_map(|field| frame.columns.get(*field).cloned()).collect();
-            index.table.probe(&key, |row, number| {
-                index.entries.each(number, |clause, looked_up| {
-                    if is_active(clause)
-                        && let Some((rows, from)) = lists.get_mut(clause)
-                    {
-                        rows.push(row as u32);
-                        from.push(looked_up);
-                    }
-                });
-            })?;
         }
         let mut found = Vec::new();
-        for (at, (clause, (rows, from))) in self.clauses.iter().zip(lists).enumerate() {
-            let hits = if self.scans.binary_search(&at).is_ok() {
-                if !is_active(at) {
-                    continue;
+        for (at, (clause, hits)) in self.clauses.iter().zip(looked_up).enumerate() {
+            let hits = match hits {
+                Some(Hits::Rows(rows)) => Hits::Rows(narrow(frame, &clause.rest(), rows)?),
+                Some(hits) => hits,
+                None if is_active(at) && self.scans.binary_search(&at).is_ok() => {
+                    scan(frame, &clause.conjuncts())?.map_or(Hits::All, Hits::Rows)
                 }
-                scan(frame, &clause.conjuncts())?.map_or(Hits::All, Hits::Rows)
-            } else if matches!(clause.bound.action, Action::Lookup(_)) {
-                Hits::LookedUp(rows, from)
-            } else {
-                Hits::Rows(narrow(frame, &clause.rest(), rows)?)
+                None => continue,
             };
             if !matches!(&hits, Hits::Rows(rows) | Hits::LookedUp(rows, _) if rows.is_empty()) {
                 found.push((clause, hits));
             }
         }
         Ok(found)
+    }
+
+    /// What an index finds for its clauses.
+    fn look_up(
+        &self,
+        index: &Index,
+        frame: Frame<'_>,
+        active: &[bool],
+        into: &mut [Option<Hits>],
+    ) -> Result<()> {
+        let key: Vec<ArrayRef> =
+            index.fields.iter().filter_map(|field| frame.columns.get(*field).cloned()).collect();
+        let mut counts = vec![0usize; self.clauses.len()];
+        let mut matches: Vec<(u32, u32)> = Vec::new();
+        index.table.probe(&key, |row, number| {
+            matches.push((row as u32, number));
+            index.entries.each(number, |clause, _| {
+                if let Some(count) = counts.get_mut(clause) {
+                    *count += 1;
+                }
+            });
+        })?;
+        for (clause, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+            if let (Some(true), Some(into)) = (active.get(clause), into.get_mut(clause)) {
+                let is_lookup = self.clauses.get(clause).is_some_and(Clause::is_lookup);
+                let rows = Vec::with_capacity(count);
+                let hits = if is_lookup {
+                    Hits::LookedUp(rows, Vec::with_capacity(count))
+                } else {
+                    Hits::Rows(rows)
+                };
+                *into = Some(hits);
+            }
+        }
+        for (row, number) in matches {
+            index.entries.each(number, |clause, from| match into.get_mut(clause) {
+                Some(Some(Hits::Rows(rows))) => rows.push(row),
+                Some(Some(Hits::LookedUp(rows, looked_up))) => {
+                    rows.push(row);
+                    looked_up.push(from);
+                }
+                _ => {}
+            });
+        }
+        Ok(())
     }
 }
 

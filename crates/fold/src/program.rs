@@ -20,7 +20,7 @@ use crate::bound::{Action, Assignment, Bound};
 use crate::broken;
 use crate::frame::{Frame, Picked, field_of};
 use crate::index::index;
-use crate::kernel::run;
+use crate::kernel::{Value, run};
 use crate::node::Rows;
 use crate::overlay::Overlay;
 use crate::phase::{Clause, Effect, Hits, Phase};
@@ -76,7 +76,7 @@ impl Mutations {
         let mut phases: Vec<(Phase, BTreeSet<usize>)> = Vec::new();
         for bound in mutations {
             if let Some(effect) = effect(bound, ids, schema)? {
-                place(&mut phases, Clause { bound: Arc::clone(bound), effect }, ids)?;
+                place(&mut phases, Clause { bound: Arc::clone(bound), effect, zones: Vec::new() }, ids)?;
             }
         }
         let mut phases: Vec<Phase> = phases.into_iter().map(|(phase, _)| phase).collect();
@@ -280,7 +280,7 @@ impl Program {
         columns: &[ArrayRef],
         overlays: &BTreeMap<usize, Overlay>,
         rows: usize,
-    ) -> Result<Vec<(usize, ArrayRef)>> {
+    ) -> Result<Vec<(usize, Value)>> {
         let Action::Update { values, .. } = &clause.bound.action else {
             return Err(Error::internal("what assigns expressions is no update"));
         };
@@ -312,20 +312,20 @@ impl Program {
     }
 
     /// The values of one assignment, as the field's type; what does not fit is null.
-    fn value(&self, field: usize, assignment: &Assignment, rows: &dyn Rows) -> Result<(usize, ArrayRef)> {
+    fn value(&self, field: usize, assignment: &Assignment, rows: &dyn Rows) -> Result<(usize, Value)> {
         let to = self.schema.field(field).data_type();
         let value = assignment.value.evaluate(rows)?;
         let value = if value.array().data_type() == to {
             value
         } else {
             let options = CastOptions { safe: true, ..CastOptions::default() };
-            let cast = |operands: &[crate::kernel::Value]| match operands {
+            let cast = |operands: &[Value]| match operands {
                 [value] => cast_with_options(value.array(), to, &options),
                 _ => Err(arrow::error::ArrowError::InvalidArgumentError("one operand is expected".into())),
             };
             run(&cast, &[value], rows.len(), to)?
         };
-        Ok((field, value.spread(rows.len())?))
+        Ok((field, value))
     }
 
     /// Puts new values in place; a null gives way to the old value where the field takes none.
@@ -333,7 +333,7 @@ impl Program {
         &self,
         overlays: &mut BTreeMap<usize, Overlay>,
         columns: &[ArrayRef],
-        values: Vec<(usize, ArrayRef)>,
+        values: Vec<(usize, Value)>,
         hits: Hits,
         rows: usize,
     ) -> Result<()> {
@@ -341,9 +341,10 @@ impl Program {
         for (field, values) in values {
             let Some(column) = columns.get(field) else { continue };
             let overlay = overlays.entry(field).or_insert_with(|| Overlay::new(column.clone()));
-            let skip_nulls = !self.schema.field(field).is_nullable() && values.logical_null_count() > 0;
+            let skip_nulls =
+                !self.schema.field(field).is_nullable() && values.array().logical_null_count() > 0;
             match &hit_rows {
-                None if !skip_nulls => overlay.replace(values),
+                None if !skip_nulls => overlay.replace(values.spread(rows)?),
                 None => overlay.patch(&(0..rows as u32).collect::<Vec<_>>(), values, skip_nulls),
                 Some(hits) => overlay.patch(hits, values, skip_nulls),
             }
@@ -353,12 +354,15 @@ impl Program {
 }
 
 /// The looked-up values of the rows that a lookup selects.
-fn copy(fields: &[(usize, ArrayRef)], hits: &Hits) -> Result<Vec<(usize, ArrayRef)>> {
+fn copy(fields: &[(usize, ArrayRef)], hits: &Hits) -> Result<Vec<(usize, Value)>> {
     let Hits::LookedUp(_, from) = hits else {
         return Err(Error::internal("a lookup selects rows without saying by what"));
     };
     let from = UInt32Array::from(from.clone());
-    fields.iter().map(|(field, values)| Ok((*field, take(values, &from, None).map_err(broken)?))).collect()
+    fields
+        .iter()
+        .map(|(field, values)| Ok((*field, Value::Rows(take(values, &from, None).map_err(broken)?))))
+        .collect()
 }
 
 impl Hits {

@@ -9,6 +9,7 @@ use tandem_types::{ColumnId, Result};
 use crate::broken;
 use crate::code::agree;
 use crate::node::{Kind, Node};
+use crate::zone::Zone;
 
 /// A predicate as conditions that must all be true.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Selection {
     pub(crate) handle: Option<Handle>,
     /// The conditions that the handle does not stand for; all of them without one.
     pub(crate) rest: Vec<Conjunct>,
+    /// It is true nowhere outside them.
+    pub(crate) zones: Vec<Zone>,
 }
 
 /// A condition that is true exactly where a column has one of some values.
@@ -47,12 +50,13 @@ impl Selection {
                 best = Some((at, column, values));
             }
         }
+        let zones = nodes.iter().filter_map(Zone::of).collect();
         let conjunct = |node: Node| Conjunct { reads: columns_of(&node), node };
         let handle = best.map(|(at, column, values)| {
             let node = conjunct(nodes.remove(at));
             Handle { column, values, node }
         });
-        Ok(Self { handle, rest: nodes.into_iter().map(conjunct).collect() })
+        Ok(Self { handle, rest: nodes.into_iter().map(conjunct).collect(), zones })
     }
 }
 

@@ -48,6 +48,12 @@ pub struct NodeConfig {
     pub fold_age: Duration,
     /// Compactions that run at once, at most: each takes memory for itself.
     pub upkeep_jobs: usize,
+    /// Whether this node deletes what nothing needs any more. A replica never does.
+    pub collect: bool,
+    /// How often it looks for that.
+    pub collect_interval: Duration,
+    /// How careful it is then.
+    pub collect_rules: tandem_collect::Rules,
     /// Footers of data files kept in memory.
     pub footer_cache_bytes: usize,
     /// A directory of this node alone, where parts of data files and segments are kept; `None`: nowhere.
@@ -117,6 +123,9 @@ impl Default for NodeConfig {
             tail_age: Duration::from_secs(300),
             fold_age: Duration::from_secs(3600),
             upkeep_jobs: std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1),
+            collect: true,
+            collect_interval: Duration::from_secs(600),
+            collect_rules: tandem_collect::Rules::default(),
             footer_cache_bytes: 64 << 20,
             cache_dir: None,
             cache_bytes: 4 << 30,

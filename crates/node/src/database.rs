@@ -13,9 +13,9 @@ use tandem_env::within;
 use tandem_format::{CommitHeader, ForeignToken, TransactionToken};
 use tandem_manifest::{Change, Manifest, Step, TailSection};
 use tandem_sql::{
-    ACK_TIMEOUT, Ack, AppendDigest, AppendRequest, AsOf, ClientToken, Database, Dropped, NodeRow,
-    NodeSetting, Promoted, Promotion, READ_DEADLINE, ReadOptions, Receipt, RowStream, SectionRows,
-    StagedSection, WriteOptions,
+    ACK_TIMEOUT, Ack, AppendDigest, AppendRequest, AsOf, ClientToken, CollectRequest, Collected, Database,
+    Dropped, NodeRow, NodeSetting, Promoted, Promotion, READ_DEADLINE, ReadOptions, Receipt, RowStream,
+    SectionRows, StagedSection, StoredObject, WriteOptions,
 };
 use tandem_types::{Error, Result, Seq, TableId, TableName, parse_duration};
 use tandem_writer::{Append, Committed, CreateTable, Prepared, Transacted, WriteToken};
@@ -177,6 +177,18 @@ impl Database for Shared {
 
     async fn promote(&self, promotion: Promotion) -> Result<Promoted> {
         self.promote_as_asked(promotion).await
+    }
+
+    async fn collect(&self, request: CollectRequest) -> Result<Collected> {
+        self.collect_on_request(request).await
+    }
+
+    async fn stored_objects(&self) -> Result<Vec<StoredObject>> {
+        self.survey_objects().await
+    }
+
+    async fn explain_damage(&self, snapshot: Seq, error: Error) -> Error {
+        self.gone_or_damaged(snapshot, error).await
     }
 
     fn objects(&self) -> Arc<dyn ObjectStore> {

@@ -75,6 +75,7 @@ impl Shared {
             incarnation: self.writer.id().to_string(),
             epoch: state.epoch().0,
             applied_seq: state.seq().0,
+            oldest_seq: self.oldest_query().map(|seq| seq.0),
             logged_rows: state.logged().rows,
             logged_bytes: state.logged().bytes,
             lag_seconds: self.writer.lag().time.as_secs_f64(),

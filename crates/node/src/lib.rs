@@ -25,6 +25,7 @@
 
 mod acks;
 mod alerts;
+mod collect;
 mod config;
 mod database;
 mod failover;
@@ -41,17 +42,18 @@ mod status;
 mod tail;
 mod upkeep;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tandem_client::handover::SubmitService;
 use tandem_client::tail::TailService;
+use tandem_collect::Collector;
 use tandem_datafile::FooterCache;
 use tandem_env::{DiskCache, Env, probe, within};
 use tandem_format::{Primary, identity_path};
 use tandem_log::{Log, Recovered};
 use tandem_manifest::Manifest;
-use tandem_sql::Engine;
+use tandem_sql::{Engine, QueryRegistry};
 use tandem_types::{Error, Result};
 use tandem_writer::{Role, Writer};
 use tokio::sync::{Mutex, watch};
@@ -59,6 +61,7 @@ use tokio::task::JoinHandle;
 
 pub use acks::Progress;
 pub use config::{FAILOVER_PRIORITY, NodeConfig, Prefetch, Upstream};
+pub use tandem_collect::Rules as CollectRules;
 pub use tandem_log::{ApplyLimit, Until};
 pub use tandem_manifest::Mode;
 pub use tandem_writer::WriterConfig;
@@ -105,6 +108,10 @@ pub(crate) struct Shared {
     pub ending: watch::Sender<bool>,
     /// Whether jobs of upkeep are to be left as they are.
     pub closing: watch::Sender<bool>,
+    /// Held while something is deleted, or looked through for that.
+    pub collector: Mutex<Collector>,
+    /// The queries that run here; known once there are any.
+    pub queries: OnceLock<Arc<QueryRegistry>>,
     /// Held while compactions or a checkpoint run: so many at a time bound their memory.
     pub upkeep: Mutex<Upkeep>,
 }
@@ -168,6 +175,8 @@ impl Node {
             downstream: Downstream::new(),
             ending: watch::channel(false).0,
             closing: watch::channel(false).0,
+            collector: Mutex::default(),
+            queries: OnceLock::new(),
             upkeep: Mutex::new(Upkeep::new(&config, checkpoint, replayed_bytes)),
             env,
             log,
@@ -176,8 +185,10 @@ impl Node {
         });
         shared.begin().await?;
         let engine = Engine::new(shared.clone(), engine_config)?;
+        let _ = shared.queries.set(engine.queries());
         let mut tasks = vec![
             AbortOnDrop(tokio::spawn(upkeep::run(shared.clone()))),
+            AbortOnDrop(tokio::spawn(collect::run(shared.clone()))),
             AbortOnDrop(tokio::spawn(roles::run(shared.clone()))),
         ];
         if shared.disk.is_some() && shared.config.prefetch != Prefetch::None {

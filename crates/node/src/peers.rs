@@ -28,6 +28,8 @@ pub(crate) struct Heartbeat {
     pub incarnation: String,
     pub epoch: u64,
     pub applied_seq: u64,
+    /// The oldest state that something there reads; `None`: nothing but the applied one.
+    pub oldest_seq: Option<u64>,
     /// What all commits up to there appended.
     pub logged_rows: u64,
     pub logged_bytes: u64,

@@ -192,8 +192,9 @@ mod tests {
     fn moments_come_to_their_tables() {
         for (sql, read) in [
             ("SELECT * FROM t VERSION AS OF 3", "SELECT * FROM t VERSION AS OF 3"),
-            ("SELECT * FROM s.t version as of 3 x", "SELECT * FROM s.t VERSION AS OF 3 x"),
-            ("SELECT * FROM t FOR SYSTEM_TIME AS OF SEQ 3 AS x", "SELECT * FROM t VERSION AS OF 3 AS x"),
+            // An alias is printed before the moment, whichever comes first.
+            ("SELECT * FROM s.t version as of 3 x", "SELECT * FROM s.t x VERSION AS OF 3"),
+            ("SELECT * FROM t FOR SYSTEM_TIME AS OF SEQ 3 AS x", "SELECT * FROM t AS x VERSION AS OF 3"),
             (
                 "SELECT * FROM t FOR SYSTEM_TIME AS OF TIMESTAMP '2024-01-01' WHERE a = 1",
                 "SELECT * FROM t FOR SYSTEM_TIME AS OF TIMESTAMP '2024-01-01' WHERE a = 1",
@@ -204,7 +205,7 @@ mod tests {
             ),
             (
                 "SELECT * FROM t a JOIN t FOR SYSTEM_TIME AS OF now() - INTERVAL '1 hour' b ON a.x = b.x",
-                "SELECT * FROM t a JOIN t FOR SYSTEM_TIME AS OF now() - INTERVAL '1 hour' b ON a.x = b.x",
+                "SELECT * FROM t a JOIN t b FOR SYSTEM_TIME AS OF now() - INTERVAL '1 hour' ON a.x = b.x",
             ),
             (
                 "SELECT (SELECT max(x) FROM t VERSION AS OF 1) FROM t",

@@ -354,7 +354,7 @@ fn queries_pass_through_and_placeholders_are_numbered() {
 
 #[test]
 fn insert() {
-    let Statement::Insert { table, columns, source } =
+    let Statement::Insert { table, columns, source, conflict: None } =
         parse_one("INSERT INTO S.T (A, \"B\") VALUES (?, 'x'), (2, ?)")
     else {
         panic!()

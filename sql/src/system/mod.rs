@@ -7,6 +7,7 @@
 //! Times are without a zone and mean UTC, cut to the microsecond. Counts are of the state shown, not of
 //! its history.
 
+mod gc;
 mod log;
 mod log_bounds;
 mod producers;
@@ -27,6 +28,7 @@ use tokio::runtime::Handle;
 
 use crate::database::Database;
 use crate::queries::QueryRegistry;
+use gc::GcTable;
 use log::LogTable;
 use producers::ProducersTable;
 use table::{Kind, SystemTable};
@@ -52,6 +54,7 @@ struct SystemSchema {
 /// The tables that are not read from the manifest at once.
 const LOG: &str = "log";
 const PRODUCERS: &str = "producers";
+const GC: &str = "gc";
 
 impl SystemSchema {
     fn provider(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
@@ -62,6 +65,9 @@ impl SystemSchema {
         if name == PRODUCERS {
             let (database, snapshot) = (Arc::clone(&self.database), Arc::clone(&self.snapshot));
             return Some(Arc::new(ProducersTable::new(database, snapshot, self.io.clone())));
+        }
+        if name == GC {
+            return Some(Arc::new(GcTable::new(Arc::clone(&self.database), self.io.clone())));
         }
         let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name)?;
         Some(Arc::new(SystemTable {
@@ -78,7 +84,7 @@ impl SystemSchema {
 impl SchemaProvider for SystemSchema {
     fn table_names(&self) -> Vec<String> {
         let mut names: Vec<String> = Kind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
-        names.extend([LOG, PRODUCERS].map(str::to_owned));
+        names.extend([LOG, PRODUCERS, GC].map(str::to_owned));
         names.sort();
         names
     }
@@ -88,6 +94,6 @@ impl SchemaProvider for SystemSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        matches!(name, LOG | PRODUCERS) || Kind::ALL.iter().any(|kind| kind.name() == name)
+        matches!(name, LOG | PRODUCERS | GC) || Kind::ALL.iter().any(|kind| kind.name() == name)
     }
 }

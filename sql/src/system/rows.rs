@@ -214,9 +214,8 @@ pub(super) fn mutations(snapshot: &Manifest) -> Vec<ArrayRef> {
             (Some(acted_on), Some(file)) => acted_on.0 <= file.1 && file.0 <= acted_on.1,
             _ => true,
         };
-        let waits = |file: &&Arc<FileState>| {
-            pending.key.seq > file.file.folded_through && meets(file.file.time)
-        };
+        let waits =
+            |file: &&Arc<FileState>| pending.key.seq > file.file.folded_through && meets(file.file.time);
         table.files().filter(waits).count() as u64
     };
     vec![
@@ -303,6 +302,28 @@ pub(super) fn queries(queries: &[QueryStatus], node: &[NodeSetting]) -> Vec<Arra
         u64s(all().map(|q| Some(q.bytes))),
         u64s(all().map(|q| Some(u64::try_from(q.elapsed.as_millis()).unwrap_or(u64::MAX)))),
         // Memory is accounted for all queries together.
+        u64s(all().map(|_| None)),
+    ]
+}
+
+/// What holds history back, but for forks. Ages of the log begin at its first commit's clock, so that they can be read as times.
+pub(super) fn leases(snapshot: &Manifest) -> Vec<ArrayRef> {
+    let all = || snapshot.pins().filter(|pin| pin.store.is_none());
+    vec![
+        text(all().map(|pin| Some(&pin.id))),
+        u64s(all().map(|pin| Some(pin.seq.0))),
+        times(all().map(|pin| pin.expires)),
+        text(all().map(|pin| Some(&pin.reason))),
+    ]
+}
+
+pub(super) fn forks(snapshot: &Manifest) -> Vec<ArrayRef> {
+    let all = || snapshot.pins().filter_map(|pin| Some((pin, pin.store.as_ref()?)));
+    vec![
+        text(all().map(|(pin, _)| Some(&pin.id))),
+        text(all().map(|(_, store)| Some(store))),
+        u64s(all().map(|(pin, _)| Some(pin.seq.0))),
+        // Whoever made it knows; the log keeps what it holds, and not since when.
         u64s(all().map(|_| None)),
     ]
 }

@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Settings,
     Queries,
     Nodes,
+    Leases,
+    Forks,
 }
 
 /// What a table's rows are made of.
@@ -77,7 +79,7 @@ pub(super) fn schema_of(columns: &[(&str, Type)]) -> SchemaRef {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Tables,
         Self::Partitions,
         Self::Files,
@@ -86,6 +88,8 @@ impl Kind {
         Self::Settings,
         Self::Queries,
         Self::Nodes,
+        Self::Leases,
+        Self::Forks,
     ];
 
     pub(super) const fn name(self) -> &'static str {
@@ -98,6 +102,8 @@ impl Kind {
             Self::Settings => "settings",
             Self::Queries => "queries",
             Self::Nodes => "nodes",
+            Self::Leases => "leases",
+            Self::Forks => "forks",
         }
     }
 
@@ -182,6 +188,8 @@ impl Kind {
                 ("elapsed_ms", U64),
                 ("memory_bytes", U64),
             ],
+            Self::Leases => &[("holder", Text), ("seq", U64), ("expires", Time), ("reason", Text)],
+            Self::Forks => &[("fork_id", Text), ("store", Text), ("as_of_seq", U64), ("created_seq", U64)],
             Self::Nodes => &[
                 ("node_id", Text),
                 ("address", Text),
@@ -209,6 +217,8 @@ impl SystemTable {
             Kind::Mutations => rows::mutations(&self.snapshot),
             Kind::Settings => rows::settings(&self.snapshot, &self.database.node_settings()),
             Kind::Nodes => rows::nodes(&self.database.nodes()),
+            Kind::Leases => rows::leases(&self.snapshot),
+            Kind::Forks => rows::forks(&self.snapshot),
             Kind::Queries => rows::queries(&self.queries.list(), &self.database.node_settings()),
         }
     }

@@ -45,7 +45,7 @@ async fn tables_of_one_query_may_be_of_several_moments() {
         ),
         (
             format!(
-                "SELECT (SELECT count(*) FROM t VERSION AS OF {one}), (SELECT count(*) FROM t VERSION AS OF {two}), count(*) FROM t"
+                "SELECT (SELECT count(*) FROM t VERSION AS OF {one}) AS x, (SELECT count(*) FROM t VERSION AS OF {two}) AS y, count(*) FROM t"
             ),
             "1 2 3",
         ),
@@ -292,7 +292,10 @@ async fn a_database_goes_back_to_what_it_was() {
     );
     let before = f.database.snapshot().seq();
     assert_eq!(f.run(&restore).await.seq, before.next(), "one commit");
-    assert_eq!(f.ask("SELECT (SELECT n FROM a), (SELECT n FROM b), (SELECT n FROM same)").await, "1 2 1");
+    assert_eq!(
+        f.ask("SELECT (SELECT n FROM a) AS a, (SELECT n FROM b) AS b, (SELECT n FROM same) AS c").await,
+        "1 2 1"
+    );
     assert_eq!(f.ask("SELECT count(*) FROM gone").await, "0");
     assert_eq!(f.refused("SELECT * FROM s.new").await.kind(), ErrorKind::NotFound);
     let state = f.database.snapshot();
@@ -303,7 +306,10 @@ async fn a_database_goes_back_to_what_it_was() {
     // And forth.
     f.run(&format!("RESTORE DATABASE TO SEQ {before}")).await;
     assert_eq!(
-        f.ask("SELECT (SELECT count(*) FROM a), (SELECT n FROM b), (SELECT count(*) FROM s.new)").await,
+        f.ask(
+            "SELECT (SELECT count(*) FROM a) AS a, (SELECT n FROM b) AS b, (SELECT count(*) FROM s.new) AS c"
+        )
+        .await,
         "2 1 0"
     );
 }

@@ -9,6 +9,7 @@ use tandem_manifest::{Step, Table};
 use tandem_types::{ErrorKind, TableName};
 
 use super::Fixture;
+use crate::database::Database;
 use crate::prepared::UpdateResult;
 
 async fn fixture() -> Fixture {

@@ -97,10 +97,7 @@ async fn files_that_the_tail_does_not_meet_are_read_as_they_are() {
     f.run("INSERT INTO t VALUES ('2024-01-01T01:00:00', 'x', 10, 0), ('2024-01-01T01:30:00', 'x', 11, 0)")
         .await;
     let plan = f.ask("EXPLAIN SELECT a FROM t").await;
-    assert!(
-        plan.contains("FoldExec: table=public.t, files=1, groups=2, tail_parts=2, mutations=0"),
-        "{plan}"
-    );
+    assert!(plan.contains("FoldExec: table=t, files=1, groups=2, tail_parts=2, mutations=0"), "{plan}");
     assert_eq!(f.ask("SELECT a FROM t ORDER BY ts").await, "10\n11\n1\n2\n2\n3\n3\n4");
     let third =
         f.ask("EXPLAIN SELECT a FROM t WHERE ts >= '2024-01-02' AND ts < '2024-01-03T03:00:00'").await;
@@ -181,7 +178,7 @@ async fn folding_more_than_memory_allows_is_refused_not_suffered() {
     let config = EngineConfig { memory_limit: 1 << 20, target_partitions: 2, ..EngineConfig::default() };
     let f = Fixture::with(config);
     f.run(&format!("CREATE TABLE t {COLUMNS}")).await;
-    f.run("INSERT INTO t SELECT to_timestamp(value), 'x', value, value FROM generate_series(1, 50000)").await;
+    f.run("INSERT INTO t SELECT to_timestamp(value), 'x', value AS a, value AS b FROM generate_series(1, 50000)").await;
     assert_eq!(f.refused("SELECT sum(a) FROM t").await.kind(), ErrorKind::Overloaded);
     f.database.compact("t", &[]).await;
     assert_eq!(f.ask("SELECT count(*), sum(a) FROM t").await, "50000 1250025000");

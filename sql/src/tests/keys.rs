@@ -3,6 +3,7 @@
 use tandem_types::{ErrorKind, TableName};
 
 use super::Fixture;
+use crate::database::Database;
 
 async fn keyed(policy: &str) -> Fixture {
     let f = Fixture::new();

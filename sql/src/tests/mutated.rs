@@ -143,7 +143,7 @@ async fn what_a_file_says_of_an_assigned_column_prunes_nothing() {
     let of_host = f.ask("EXPLAIN ANALYZE SELECT v FROM t WHERE host = 'zzz'").await;
     assert!(of_host.contains("row_groups_pruned_statistics=2 total → 0 matched"), "{of_host}");
     let of_v = f.ask("EXPLAIN ANALYZE SELECT n FROM t WHERE v = 123456").await;
-    assert!(!of_v.contains("→ 0 matched"), "{of_v}");
+    assert!(of_v.contains("row_groups_pruned_statistics=2 total → 2 matched"), "{of_v}");
 }
 
 #[tokio::test]
@@ -158,8 +158,7 @@ async fn only_what_has_something_to_go_through_is_folded() {
     day(&f, 1);
     let plan = f.ask("EXPLAIN SELECT n FROM t").await;
     assert!(
-        plan.contains("FoldExec: table=public.t, files=1, mutations=1")
-            && plan.contains("file_groups={1 group"),
+        plan.contains("FoldExec: table=t, files=1, mutations=1") && plan.contains("file_groups={1 group"),
         "{plan}"
     );
     let other = f.ask("EXPLAIN SELECT n FROM t WHERE ts >= '2024-01-02'").await;

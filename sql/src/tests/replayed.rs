@@ -292,11 +292,11 @@ async fn replay(on_duplicate: Option<&'static str>, steps: Vec<Step>) -> Result<
         let Some(test) = ask else { continue };
         let condition = test.map_or("true".to_owned(), Test::sql);
         let time = format!("(ts::BIGINT - {START}) / {STEP}");
-        let b = if has_b { ", coalesce(b::TEXT, '-')" } else { "" };
-        let by_b = if has_b { ", t.b NULLS FIRST" } else { "" };
+        let b = if has_b { ", coalesce(b::TEXT, '-') AS b_text" } else { "" };
+        let by_b = if has_b { ", b NULLS FIRST" } else { "" };
         let rows = format!(
-            "SELECT {time} AS time, host, coalesce(a::TEXT, '-') AS a{b}, coalesce(c, '-') AS c FROM t \
-             WHERE {condition} ORDER BY time, host, t.a NULLS FIRST{by_b}, t.c NULLS FIRST"
+            "SELECT {time} AS time, host, coalesce(a::TEXT, '-') AS a_text{b}, coalesce(c, '-') AS c_text FROM t \
+             WHERE {condition} ORDER BY time, host, a NULLS FIRST{by_b}, c NULLS FIRST"
         );
         let expected = model.answer(test, has_b);
         prop_assert_eq!(f.ask(&rows).await, expected.clone(), "step {} of {}: {}", n, done, condition);

@@ -155,9 +155,7 @@ fn binary(
             Op::Subtract => fit(a - b, &data_type),
             Op::Multiply => a.checked_mul(b).map_or(Value::Null, |c| fit(c, &data_type)),
             Op::Divide | Op::Modulo if b == 0 => Value::Null,
-            // What has no quotient has no remainder.
-            Op::Divide | Op::Modulo if fit(a / b, &data_type).is_null() => Value::Null,
-            Op::Divide => Value::Int(a / b),
+            Op::Divide => fit(a / b, &data_type),
             Op::Modulo => Value::Int(a % b),
             _ => return Err(Error::invalid(format!("{op:?} of integers"))),
         },

@@ -171,7 +171,7 @@ impl<'a> Generator<'a> {
             }
         }
         match r.below(100) {
-            0..8 => {
+            0..8 if !self.sql || r.percent(60) => {
                 let count = 2 + r.below(4);
                 Statement::Transaction((0..count).map(|_| self.single(true)).collect())
             }
@@ -191,7 +191,7 @@ impl<'a> Generator<'a> {
             78..90 => self.alter(at),
             90..92 => Statement::Truncate(self.tables[at].table.clone()),
             92..95 => self.drop_partitions(at),
-            95..97 if !self.sql && !inside => self.restore(at),
+            95..97 if !inside => self.restore(at),
             97 => {
                 let shape = self.tables.remove(at);
                 self.dropped.push(shape.clone());
@@ -282,7 +282,7 @@ impl<'a> Generator<'a> {
 
     /// A predicate, and the times that it holds for.
     fn predicate(&self, shape: &Shape) -> (crate::statement::Term, Option<(i64, i64)>) {
-        let terms = Terms { random: self.random, shape };
+        let terms = Terms { random: self.random, shape, plain: false };
         let times = shape.timestamp.as_ref().and_then(|name| {
             let column = shape.columns.iter().find(|c| c.name == *name)?;
             let DataType::Timestamp(unit, _) = &column.data_type else { return None };
@@ -302,19 +302,29 @@ impl<'a> Generator<'a> {
         }
     }
 
-    fn computed(&self, shape: &Shape, inside: bool) -> Option<Vec<String>> {
-        // What a transaction did is not looked at by what it computes here.
-        if inside || !self.random.percent(25) {
-            return None;
-        }
-        let all: Vec<String> = shape.columns.iter().map(|c| c.name.clone()).collect();
-        Some(all)
+    /// What a transaction did is not looked at by what it computes here.
+    fn computed(&self, inside: bool) -> bool {
+        !inside && self.random.percent(25)
+    }
+
+    /// A table and a condition for a query of it: one that no value makes fail.
+    pub fn query(&self) -> Option<(String, crate::statement::Term)> {
+        let shape = (!self.tables.is_empty()).then(|| self.random.pick(&self.tables))?;
+        let terms = Terms { random: self.random, shape, plain: true };
+        let whole = match (self.predicate(shape), self.random.percent(40)) {
+            // Its first half is the range of times.
+            ((crate::statement::Term::Binary { left, .. }, Some(_)), true) => {
+                terms::and(*left, terms.boolean(1))
+            }
+            _ => terms.boolean(2),
+        };
+        Some((shape.table.clone(), whole))
     }
 
     fn delete(&mut self, at: usize, inside: bool) -> Change {
         let shape = &self.tables[at];
         let (predicate, time) = self.predicate(shape);
-        let computed = self.computed(shape, inside);
+        let computed = self.computed(inside);
         let change = Change { table: shape.table.clone(), predicate, assignments: None, time, computed };
         self.read = change.reads();
         change
@@ -331,7 +341,7 @@ impl<'a> Generator<'a> {
         if free.is_empty() {
             return self.delete(at, inside);
         }
-        let terms = Terms { random: r, shape };
+        let terms = Terms { random: r, shape, plain: false };
         let (predicate, time) = self.predicate(shape);
         let mut assignments: Vec<(String, crate::statement::Term)> = Vec::new();
         for _ in 0..1 + r.below(2) {
@@ -340,7 +350,7 @@ impl<'a> Generator<'a> {
                 assignments.push((column.name.clone(), terms.of_type(&column.data_type, 2)));
             }
         }
-        let computed = self.computed(shape, inside);
+        let computed = self.computed(inside);
         let assignments = Some(assignments);
         let change = Change { table: shape.table.clone(), predicate, assignments, time, computed };
         self.read = change.reads();
@@ -425,8 +435,13 @@ impl<'a> Generator<'a> {
         });
         match unit {
             Some(unit) if shape.partition_by != PartitionUnit::None => {
-                let times = (0..1 + self.random.below(2)).map(|_| self.time(shape, unit)).collect();
-                Statement::DropPartitions(shape.table.clone(), times)
+                let times: Vec<i64> = (0..1 + self.random.below(2)).map(|_| self.time(shape, unit)).collect();
+                let by = shape.partition_by;
+                let mut labels: Vec<String> =
+                    times.iter().map(|time| by.label(by.partition(*time, unit))).collect();
+                labels.sort();
+                labels.dedup();
+                Statement::DropPartitions(shape.table.clone(), times, labels)
             }
             _ => Statement::Insert(self.insert(at)),
         }

@@ -285,7 +285,8 @@ impl PlainTable {
         Ok(())
     }
 
-    fn insert(&mut self, on_duplicate: &OnDuplicate, new: Vec<Value>) -> Result<()> {
+    /// Adds a row, or does to the one of equal key what is said.
+    pub fn insert(&mut self, on_duplicate: &OnDuplicate, new: Vec<Value>) -> Result<()> {
         let key: Vec<usize> = self.primary_key.iter().map(|id| self.position(*id)).collect::<Result<_>>()?;
         let equal = |old: &&mut Vec<Value>| key.iter().all(|at| old[*at] == new[*at]);
         let old = if key.is_empty() { None } else { self.rows.iter_mut().find(equal) };
@@ -315,7 +316,8 @@ impl PlainTable {
         Ok(())
     }
 
-    fn mutate(&mut self, mutation: &Mutation, section: Option<&DecodedSection>, now: i64) -> Result<()> {
+    /// Does to all rows what the mutation says; `section` is its own, `now` its commit's time.
+    pub fn mutate(&mut self, mutation: &Mutation, section: Option<&DecodedSection>, now: i64) -> Result<()> {
         let mut kept = Vec::new();
         for row in std::mem::take(&mut self.rows) {
             let seen = Seen { columns: &self.columns, row: &row, now };

@@ -14,6 +14,7 @@
 mod bind;
 mod compaction;
 pub mod eval;
+mod expect;
 mod generate;
 mod interpreter;
 mod node;
@@ -25,11 +26,13 @@ mod statement;
 mod terms;
 mod value;
 
+pub use bind::expr;
+pub use expect::expected;
 pub use generate::Generator;
 pub use interpreter::{Interpreter, PlainTable, Tables};
 pub use plan::{Action, How, Plan, Random, Round};
-pub use play::{Played, Violation, check, play, play_with};
+pub use play::{Played, Violation, check, difference, play, play_with};
 pub use read::Slip;
 pub use shrink::shrink;
 pub use statement::{Alter, Change, Conflict, Declared, Insert, Shape, Statement, Term, sql_type};
-pub use value::Value;
+pub use value::{Value, value_at};

@@ -181,7 +181,7 @@ impl Node {
             Statement::Change(change) => return self.change(change, base, seen, &uploads).await,
             Statement::Alter(table, alter) => Step::AlterTable { name: named(table), change: altered(alter) },
             Statement::Truncate(table) => Step::Truncate { name: named(table) },
-            Statement::DropPartitions(table, times) => {
+            Statement::DropPartitions(table, times, _) => {
                 let name = named(table);
                 let table = seen.require(&name)?;
                 let Some(arrow_schema::DataType::Timestamp(unit, _)) =
@@ -225,17 +225,17 @@ impl Node {
             assignments.push(bind::assignment(column, term, table)?);
         }
         let mut steps = Vec::new();
-        let draft = match (&change.computed, &change.assignments) {
-            (None, None) => MutateDraft::Delete { predicate },
-            (None, Some(_)) => MutateDraft::Update { predicate, assignments },
-            (Some(_), _) => {
+        let draft = match (change.computed, &change.assignments) {
+            (false, None) => MutateDraft::Delete { predicate },
+            (false, Some(_)) => MutateDraft::Update { predicate, assignments },
+            (true, _) => {
                 steps.push(Step::Unchanged { table: table.id(), name: name.clone(), since: base.seq() });
                 self.computed(table, base, &predicate, &assignments, change.assignments.is_none(), uploads)
                     .await?
             }
         };
         let statement = change.to_string();
-        let time = if change.computed.is_some() { None } else { change.time };
+        let time = if change.computed { None } else { change.time };
         steps.push(Step::Mutate(MutateIntent { name, target, draft, time, statement }));
         Ok(steps)
     }

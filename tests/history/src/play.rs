@@ -415,7 +415,7 @@ fn check_files(table: &tandem_manifest::Table) -> std::result::Result<(), String
 }
 
 /// How rows that were read differ from those that are right; the order of rows is nobody's promise.
-fn difference(plain: &PlainTable, mut read: Vec<Vec<Value>>) -> Option<String> {
+pub fn difference(plain: &PlainTable, mut read: Vec<Vec<Value>>) -> Option<String> {
     let mut right = plain.rows.clone();
     right.sort();
     read.sort();

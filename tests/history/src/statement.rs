@@ -80,8 +80,8 @@ pub struct Change {
     pub assignments: Option<Vec<(String, Term)>>,
     /// Times that the predicate holds for, at most, in ticks.
     pub time: Option<(i64, i64)>,
-    /// Computed by its writer and committed as a table to look up, by these columns.
-    pub computed: Option<Vec<String>>,
+    /// Computed by its writer and committed as a table to look up.
+    pub computed: bool,
 }
 
 impl Term {
@@ -134,8 +134,8 @@ pub enum Statement {
     Change(Change),
     Alter(String, Alter),
     Truncate(String),
-    /// The partitions of these times, in ticks.
-    DropPartitions(String, Vec<i64>),
+    /// The partitions of these times, in ticks, and their names.
+    DropPartitions(String, Vec<i64>, Vec<String>),
     /// As it was so many commits before the head that its node knows.
     Restore(String, u64),
     Transaction(Vec<Statement>),
@@ -152,7 +152,7 @@ impl Statement {
             Self::Drop(table)
             | Self::Alter(table, _)
             | Self::Truncate(table)
-            | Self::DropPartitions(table, _)
+            | Self::DropPartitions(table, _, _)
             | Self::Restore(table, _) => vec![table],
             Self::Transaction(statements) => statements.iter().flat_map(Self::tables).collect(),
         }
@@ -288,9 +288,12 @@ impl fmt::Display for Shape {
         if !self.primary_key.is_empty() {
             write!(f, " PRIMARY KEY ({})", self.primary_key.join(", "))?;
         }
-        match self.on_duplicate {
-            Some(on_duplicate) => write!(f, " WITH (on_duplicate = '{on_duplicate}')"),
-            None => Ok(()),
+        let none = self.timestamp.is_none().then(|| "timestamp = 'none'".to_owned());
+        let policy = self.on_duplicate.map(|policy| format!("on_duplicate = '{policy}'"));
+        let options: Vec<String> = none.into_iter().chain(policy).collect();
+        match options.is_empty() {
+            true => Ok(()),
+            false => write!(f, " WITH ({})", options.join(", ")),
         }
     }
 }
@@ -329,11 +332,12 @@ impl fmt::Display for Change {
             }
         }
         write!(f, " WHERE {}", self.predicate)?;
-        if let Some((first, last)) = self.time {
-            write!(f, " /* time {first} to {last} */")?;
+        if self.computed {
+            // True, and nothing that can be said of a row alone.
+            write!(f, " AND (SELECT count(*) FROM {}) >= 0", self.table)?;
         }
-        match &self.computed {
-            Some(keys) => write!(f, " /* looked up by {} */", keys.join(", ")),
+        match self.time {
+            Some((first, last)) => write!(f, " /* time {first} to {last} */"),
             None => Ok(()),
         }
     }
@@ -361,8 +365,9 @@ impl fmt::Display for Statement {
                 }
             }
             Self::Truncate(table) => write!(f, "TRUNCATE TABLE {table}"),
-            Self::DropPartitions(table, times) => {
-                write!(f, "ALTER TABLE {table} DROP PARTITION /* {times:?} */")
+            Self::DropPartitions(table, _, labels) => {
+                write!(f, "ALTER TABLE {table} DROP PARTITION ")?;
+                list(f, labels, |f, label| write!(f, "'{label}'"))
             }
             Self::Restore(table, back) => write!(f, "-- table {table} as it was {back} commits ago"),
             Self::Transaction(statements) => {

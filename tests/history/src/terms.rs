@@ -80,6 +80,8 @@ pub fn between(column: &Declared, first: i64, last: i64) -> Term {
 pub struct Terms<'a> {
     pub random: &'a Random,
     pub shape: &'a Shape,
+    /// Nothing that can fail to be computed.
+    pub plain: bool,
 }
 
 impl Terms<'_> {
@@ -165,7 +167,7 @@ impl Terms<'_> {
             Some(column) if r.percent(65) => self.column(column),
             _ => self.literal(data_type),
         };
-        if depth == 0 || r.percent(25) {
+        if depth == 0 || self.plain || r.percent(25) {
             return leaf();
         }
         if r.percent(15) {

@@ -98,7 +98,15 @@ fn every_read_equals_the_replayed_log() {
     }
     // What did not happen was not tested.
     if sum.histories >= 500 {
-        let seen = [sum.commits, sum.done, sum.compactions, sum.checkpoints, sum.reopened, sum.collected, sum.pending];
+        let seen = [
+            sum.commits,
+            sum.done,
+            sum.compactions,
+            sum.checkpoints,
+            sum.reopened,
+            sum.collected,
+            sum.pending,
+        ];
         assert!(seen.iter().all(|n| *n > sum.histories / 2), "{sum:?}");
         assert!(sum.done > 3 * sum.refused, "{sum:?}");
     }

@@ -70,6 +70,21 @@ fn no_floor_check_in_the_reader() {
     caught(Mutant::NoFloorCheckInReader, 2000, &["I4", "I5"], trimmed);
 }
 
+fn collecting(plan: &mut Plan) {
+    (plan.flavour, plan.upkeep, plan.collects, plan.handover) = (Flavour::Trimmed, true, true, false);
+    plan.replicas = 0;
+}
+
+#[test]
+fn the_horizon_ignored_by_the_collector() {
+    caught(Mutant::HorizonIgnored, 100, &["I9", "I10"], collecting);
+}
+
+#[test]
+fn the_floor_ahead_of_checkpoints() {
+    caught(Mutant::FloorAheadOfCheckpoint, 100, &["I4", "I9", "I11", "I17", "I23"], collecting);
+}
+
 #[test]
 fn a_hole_in_the_log_unchecked() {
     caught(Mutant::HoleUnchecked, 100, &["I4"], |plan| plan.flavour = Flavour::Hole);

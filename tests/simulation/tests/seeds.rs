@@ -23,6 +23,10 @@ struct Sum {
     pushes: u64,
     handed: u64,
     answers: u64,
+    deleted: u64,
+    trims: u64,
+    looks_back: u64,
+    restores: u64,
 }
 
 impl Sum {
@@ -35,6 +39,10 @@ impl Sum {
         self.pushes += played.pushes;
         self.handed += played.handed;
         self.answers += played.answers;
+        self.deleted += played.deleted;
+        self.trims += played.trims;
+        self.looks_back += played.looks_back;
+        self.restores += played.restores;
     }
 }
 
@@ -79,6 +87,8 @@ fn no_schedule_breaks_a_promise() {
     if sum.schedules >= 500 {
         let seen = [sum.commits, sum.births, sum.kills, sum.pushes, sum.handed, sum.answers];
         assert!(seen.iter().all(|n| *n > sum.schedules / 2), "{sum:?}");
+        let seen = [sum.deleted, sum.trims, sum.looks_back, sum.restores];
+        assert!(seen.iter().all(|n| *n > sum.schedules / 20), "{sum:?}");
     }
 }
 
