@@ -17,7 +17,7 @@ use crate::common::{is_bytes, is_text, plain};
 use crate::hash::{hash_bytes, seed};
 
 /// The code of a value that was not met when codes were given out. Numbered values stay far below.
-const UNKNOWN: u64 = u64::MAX;
+pub(crate) const UNKNOWN: u64 = u64::MAX;
 
 /// How values of a type become codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,11 @@ impl Coder {
     /// Whether its codes are the values' own bits: they have an order then, as far as signs agree.
     pub(crate) fn is_word(&self) -> bool {
         self.class == Class::Word
+    }
+
+    /// How many values were numbered.
+    pub(crate) fn numbered(&self) -> usize {
+        self.known.ends.len()
     }
 
     /// Codes of values; what was not met yet is numbered.

@@ -24,14 +24,22 @@ pub(crate) fn hash_words(words: &[u64], seed: u64) -> u64 {
 
 #[inline]
 pub(crate) fn hash_bytes(bytes: &[u8], seed: u64) -> u64 {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut hash = fold(bytes.len() as u64 ^ seed, K1);
-    for word in words {
-        hash = fold(hash ^ u64::from_le_bytes(*word), K0);
+    let hash = bytes.len() as u64 ^ seed;
+    // What is left over after whole words is read together with bytes before it: no loop over single bytes.
+    let Some(last) = bytes.last_chunk::<8>() else {
+        return fold(hash ^ short(bytes), K0);
+    };
+    let (words, _) = bytes.as_chunks::<8>();
+    let hash = words.iter().fold(hash, |hash, word| fold(hash ^ u64::from_le_bytes(*word), K0));
+    fold(hash ^ u64::from_le_bytes(*last), K1)
+}
+
+/// Up to seven bytes as a number; with their length it tells them apart.
+fn short(bytes: &[u8]) -> u64 {
+    match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>(), bytes) {
+        (Some(first), Some(last), _) => {
+            u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+        }
+        (_, _, few) => few.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
     }
-    let mut last = [0u8; 8];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
-    }
-    fold(hash ^ u64::from_le_bytes(last), K1)
 }

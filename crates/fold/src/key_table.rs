@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use tandem_types::{Error, Result};
 
-use crate::code::{Coder, Codes};
+use crate::code::{Coder, Codes, UNKNOWN};
 use crate::hash::{hash_words, seed};
 
 /// Tables up to this many keys carry a filter that fits the processor's nearest cache.
@@ -22,6 +22,8 @@ pub(crate) struct KeyTable {
     /// Whether nulls equal nulls; else they equal nothing, and cannot be put in.
     nulls: bool,
     width: usize,
+    /// How many keys there are.
+    len: usize,
     seed: u64,
     table: HashTable<Slot>,
     /// `width` words per key.
@@ -59,6 +61,7 @@ impl KeyTable {
             nulls,
             width,
             seed: seed(),
+            len: 0,
             table: HashTable::new(),
             keys: Vec::new(),
             filter: Vec::new(),
@@ -67,7 +70,7 @@ impl KeyTable {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.table.len()
+        self.len
     }
 
     /// Bytes that it holds, about.
@@ -92,6 +95,10 @@ impl KeyTable {
         }
         let rows = columns.first().map_or(0, |c| c.len());
         let words = self.words(codes, rows);
+        if let Some(coder) = self.numbering() {
+            self.len = coder.numbered();
+            return words.into_iter().map(|word| u32::try_from(word).map_err(|_| too_many())).collect();
+        }
         let (seed, width) = (self.seed, self.width.max(1));
         let mut numbers = Vec::with_capacity(rows);
         for words in words.chunks_exact(width) {
@@ -103,14 +110,23 @@ impl KeyTable {
                 Entry::Occupied(entry) => numbers.push(entry.get().number),
                 Entry::Vacant(entry) => {
                     let number = u32::try_from(next).ok().filter(|n| *n != u32::MAX);
-                    let number = number.ok_or_else(|| Error::overloaded("more than 2^32 keys at once"))?;
+                    let number = number.ok_or_else(too_many)?;
                     entry.insert(Slot { half, number });
                     keys.extend_from_slice(words);
                     numbers.push(number);
                 }
             }
         }
+        self.len = self.table.len();
         Ok(numbers)
+    }
+
+    /// The coder whose numbers are the table's: that of a single column which numbers its values itself.
+    fn numbering(&self) -> Option<&Coder> {
+        match self.coders.as_slice() {
+            [only] if self.width == 1 && !only.is_word() => Some(only),
+            _ => None,
+        }
     }
 
     /// Makes lookups cheaper; what is learnt later undoes it.
@@ -138,7 +154,7 @@ impl KeyTable {
     /// Calls `found(row, number)` for each row, in order, whose key is in the table.
     pub(crate) fn probe(&self, columns: &[ArrayRef], mut found: impl FnMut(usize, u32)) -> Result<()> {
         self.check(columns)?;
-        if self.table.is_empty() {
+        if self.len == 0 {
             return Ok(());
         }
         if let [column] = columns
@@ -187,6 +203,15 @@ impl KeyTable {
         {
             return Ok(());
         }
+        let is_valid = |row: usize| nulls.as_ref().is_none_or(|n| n.is_valid(row));
+        if self.numbering().is_some() {
+            for (row, word) in words.into_iter().enumerate() {
+                if word != UNKNOWN && is_valid(row) {
+                    found(row, word as u32);
+                }
+            }
+            return Ok(());
+        }
         let width = self.width.max(1);
         for (row, words) in words.chunks_exact(width).enumerate() {
             let hash = hash_words(words, self.seed);
@@ -199,7 +224,7 @@ impl KeyTable {
             let half = Slot::half(hash);
             let same = |slot: &Slot| slot.half == half && key(&self.keys, width, slot.number) == words;
             if let Some(slot) = self.table.find(Slot::spread(half), same)
-                && nulls.as_ref().is_none_or(|n| n.is_valid(row))
+                && is_valid(row)
             {
                 found(row, slot.number);
             }
@@ -240,6 +265,10 @@ impl KeyTable {
         }
         words
     }
+}
+
+fn too_many() -> Error {
+    Error::overloaded("more than 2^32 keys at once")
 }
 
 fn key(keys: &[u64], width: usize, number: u32) -> &[u64] {

@@ -155,7 +155,7 @@ pub(super) fn to_rows(batch: &RecordBatch, ids: &[u32]) -> Vec<Row> {
 const ALL: [u32; 7] = [1, 2, 3, 4, 5, 6, 7];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
     fn mutations_do_to_batches_what_they_do_to_each_row(
