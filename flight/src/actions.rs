@@ -11,7 +11,7 @@ use arrow_flight::{
 use bytes::Bytes;
 use prost::Message;
 use serde::Deserialize;
-use tandem_sql::Promotion;
+use tandem_sql::{CollectRequest, Promotion, StoredShare};
 use tandem_types::{Epoch, Error, ErrorKind, Result, TableName};
 
 use crate::info::{command, no_transaction, no_transactions};
@@ -36,6 +36,10 @@ const ACTIONS: &[(&str, &str)] = &[
     ("tandem.Compact", "compacts a table and waits for it; body: {\"table\": \"schema.table\"}"),
     ("tandem.Checkpoint", "writes a checkpoint; no body"),
     (
+        "tandem.Collect",
+        "deletes what nothing needs any more, or says what that would be; body: {\"dry_run\": false}, optional",
+    ),
+    (
         "tandem.Promote",
         "makes a node the primary; body: {\"node_id\": \"NAME\", \"force\": false}, both optional: by default the node \
          that is asked, in order",
@@ -55,6 +59,12 @@ pub(crate) fn list() -> Vec<ActionType> {
 #[serde(deny_unknown_fields)]
 struct CompactBody {
     table: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct CollectBody {
+    dry_run: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -100,6 +110,7 @@ impl State {
                 let seq = self.engine.database().checkpoint().await?;
                 vec![format!("{{\"seq\":{seq}}}").into()]
             }
+            "tandem.Collect" => vec![self.collect(body).await?],
             "tandem.Promote" => vec![self.promote(body).await?],
             name => return Err(unknown(name)),
         };
@@ -186,6 +197,41 @@ impl State {
         let name: TableName = caller.table_name(&name_parts(&body.table)?)?;
         let receipt = self.engine.database().optimize(&name).await?;
         Ok(format!("{{\"seq\":{},\"rows\":{}}}", receipt.seq, receipt.rows).into())
+    }
+
+    async fn collect(&self, body: &[u8]) -> Result<Bytes> {
+        let body: CollectBody = match body {
+            [] => CollectBody::default(),
+            text => serde_json::from_slice(text)
+                .map_err(|e| Error::invalid(format!("the body of tandem.Collect is wrong: {e}")))?,
+        };
+        let done = self.engine.database().collect(CollectRequest { dry_run: body.dry_run }).await?;
+        let shares = |shares: &[StoredShare]| -> Vec<serde_json::Value> {
+            let share = |share: &StoredShare| {
+                serde_json::json!({
+                    "kind": share.kind,
+                    "held_by": share.held_by,
+                    "objects": share.objects,
+                    "bytes": share.bytes,
+                })
+            };
+            shares.iter().map(share).collect()
+        };
+        let answer = serde_json::json!({
+            "dry_run": body.dry_run,
+            "seq": done.seq,
+            "horizon": done.horizon,
+            "history_start": done.history_start,
+            "log_floor": done.floor,
+            "history_could_start": done.by_window,
+            "history_held_by": done.held_by,
+            "garbage": shares(&done.garbage),
+            "held": shares(&done.held),
+            "deleted_objects": done.deleted_objects,
+            "deleted_bytes": done.deleted_bytes,
+            "failed": done.failed,
+        });
+        Ok(answer.to_string().into())
     }
 
     async fn promote(&self, body: &[u8]) -> Result<Bytes> {

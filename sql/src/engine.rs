@@ -121,12 +121,8 @@ impl Engine {
         self.shared.queries.cancel(query_id)
     }
 
-    /// The queries that run, and ran lately.
-    pub fn queries(&self) -> Arc<QueryRegistry> {
-        Arc::clone(&self.shared.queries)
-    }
-
-    pub(crate) fn registry(&self) -> &Arc<QueryRegistry> {
+    /// The same, to be kept.
+    pub fn registry(&self) -> &Arc<QueryRegistry> {
         &self.shared.queries
     }
 

@@ -53,7 +53,7 @@ def check(each, states):
     for seq, (query, rows) in states.items():
         assert ask(each, query.format(f" VERSION AS OF {seq}")) == rows, seq
         shell = each.tandem("sql", "--as-of", seq, "--json", "-c", query.format(""))
-        assert [tuple(json.loads(line).values()) for line in shell.stdout.splitlines()] == rows, seq
+        assert [tuple(row.values()) for row in json.loads(shell.stdout)] == rows, seq
 
 
 def test_every_state_is_read_on_every_node_and_after_restarts(tmp_path, one):

@@ -34,7 +34,8 @@ const MIN_SEQ_HEADER: &str = "tandem-min-seq";
 const AUTHORIZATION: &str = "authorization";
 
 /// The actions that may be carried out twice: they report, or do upkeep that is waste when done again, never damage.
-const REPEATABLE_ACTIONS: [&str; 3] = ["tandem.Status", "tandem.Compact", "tandem.Checkpoint"];
+const REPEATABLE_ACTIONS: [&str; 4] =
+    ["tandem.Status", "tandem.Compact", "tandem.Checkpoint", "tandem.Collect"];
 
 /// How to connect.
 #[derive(Clone)]

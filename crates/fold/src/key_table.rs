@@ -1,12 +1,15 @@
 //! Keys of one or more columns, numbered from 0 in the order in which they came.
 
 use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use tandem_types::{Error, Result};
 
+use crate::broken;
 use crate::code::{Coder, Codes, UNKNOWN};
+use crate::common::plain;
 use crate::hash::{hash_words, seed};
 
 /// Tables up to this many keys carry a filter that fits the processor's nearest cache.
@@ -84,6 +87,12 @@ impl KeyTable {
         self.check(columns)?;
         self.filter.clear();
         self.range = None;
+        let plain = match (self.numbering(), columns) {
+            // A dictionary may hold values that no row has: they are not to be numbered.
+            (Some(_), [only]) => Some(cast(only, &plain(only.data_type())).map_err(broken)?),
+            _ => None,
+        };
+        let columns = plain.as_ref().map_or(columns, std::slice::from_ref);
         let codes: Vec<Codes> = self
             .coders
             .iter_mut()

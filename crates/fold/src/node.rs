@@ -144,7 +144,9 @@ impl Node {
                 continue;
             }
             let then = then.evaluate(rows)?;
-            value = Value::Rows(zip(selected, &then, &value).map_err(broken)?);
+            // Of two single values the kernel damages the second, if it is a short string in a view.
+            let others = Value::Rows(value.spread(rows.len())?);
+            value = Value::Rows(zip(selected, &then, &others).map_err(broken)?);
         }
         Ok(value)
     }

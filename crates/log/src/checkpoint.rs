@@ -46,8 +46,8 @@ impl Log {
             Ok(None) => (Manifest::empty(self.database), Vec::new()),
             // Nothing of it is reused, so that the next one mends it.
             Err(e) if e.kind() == ErrorKind::Damaged => {
-                tracing::warn!(error = %e, "the last checkpoint cannot be used: the next one is made from the whole log");
-                (Manifest::empty(self.database), Vec::new())
+                tracing::warn!(error = %e, "the last checkpoint cannot be used: the next one is made from an older one");
+                (self.state_at(manifest.seq(), None).await?, Vec::new())
             }
             Err(e) => return Err(e),
         };

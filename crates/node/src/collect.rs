@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tandem_collect::{Collector, Judged, Lease, Report, Rules, Share};
 use tandem_format::Pin;
-use tandem_manifest::{Manifest, Step};
+use tandem_manifest::{Intent, Manifest, Step};
 use tandem_sql::{CollectRequest, Collected, StoredObject, StoredShare};
 use tandem_types::{Error, ErrorKind, Result, Seq};
 
@@ -16,6 +16,9 @@ use crate::Shared;
 
 /// A lease ends so long, in the log's age, after it was last renewed.
 const LEASE: i64 = 15 * 60_000_000;
+
+/// Whose heartbeat is older, by the clocks of both, in microseconds, needs nothing any more.
+const SILENT: i64 = 10 * 60_000_000;
 
 /// Of the window, a checkpoint is at most so old a part: history can only be cut at checkpoints.
 const CHECKPOINTS_PER_WINDOW: i64 = 8;
@@ -84,8 +87,10 @@ impl Shared {
     /// Who needs which state: queries here and elsewhere, and nodes that stand still or far back.
     fn leases(&self) -> Vec<Lease> {
         let own = self.oldest_query().map(|seq| Lease { seq, holder: self.config.node_id.clone() });
-        let live = self.peers.live(self.env.clock.monotonic());
-        let others = live.into_iter().map(|peer| Lease {
+        // Those that were heard of but once, too: who collects on request has only just begun to look.
+        let recent = self.env.clock.now_micros().saturating_sub(SILENT);
+        let heartbeats = self.peers.all().into_iter().map(|seen| seen.heartbeat);
+        let others = heartbeats.filter(|peer| peer.time > recent).map(|peer| Lease {
             seq: Seq(peer.oldest_seq.unwrap_or(peer.applied_seq).min(peer.applied_seq)),
             holder: peer.node_id,
         });
@@ -99,6 +104,7 @@ impl Shared {
         let mut collector = self.collector.lock().await;
         let rules = self.config.collect_rules;
         self.writer.catch_up_now().await?;
+        self.look_at_others().await?;
         let leases = self.leases();
         let mut state = self.writer.state();
         let aim = collector.aim(&self.log, &state, &rules, &leases).await?;
@@ -118,6 +124,14 @@ impl Shared {
         let took = self.env.clock.monotonic() - started;
         metrics::histogram!("tandem_collect_seconds").record(took.as_secs_f64());
         Ok(report)
+    }
+
+    /// A node that is alone does not look by itself who is there.
+    async fn look_at_others(&self) -> Result<()> {
+        match self.config.advertise {
+            Some(_) => Ok(()),
+            None => self.look().await,
+        }
     }
 
     fn wants_checkpoint(&self, collector: &Collector, state: &Manifest, asked: bool) -> bool {
@@ -162,7 +176,7 @@ impl Shared {
     /// What `tandem gc` does.
     pub(crate) async fn collect_on_request(&self, request: CollectRequest) -> Result<Collected> {
         let report = match request.dry_run {
-            true => self.survey(|_| {}).await?,
+            true => self.rehearse().await?,
             false => self.collect_round(true).await?,
         };
         observe(&report);
@@ -184,6 +198,24 @@ impl Shared {
         .await?;
         objects.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(objects)
+    }
+
+    /// What a round would do now, but for the checkpoint that it might write first.
+    async fn rehearse(&self) -> Result<Report> {
+        let mut collector = self.collector.lock().await;
+        let rules: Rules = self.config.collect_rules;
+        self.look_at_others().await?;
+        let (mut state, leases) = (self.writer.state(), self.leases());
+        let aim = collector.aim(&self.log, &state, &rules, &leases).await?;
+        if aim.moves {
+            let steps = vec![Step::Horizon { horizon: aim.horizon, history_start: aim.history_start }];
+            let intent = Intent { token: None, digest: Vec::new(), epoch: None, base: state.seq(), steps };
+            match state.preview(&intent, state.commit_time().saturating_add(1)) {
+                Ok(after) => state = Arc::new(after),
+                Err(rejection) => tracing::debug!(?rejection, "history cannot be cut now"),
+            }
+        }
+        collector.survey(&self.log, &state, &rules, &leases, |_| {}).await
     }
 
     async fn survey(&self, each: impl FnMut(&Judged)) -> Result<Report> {
@@ -233,3 +265,6 @@ fn collected(report: Report) -> Collected {
         failed: report.failed,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,7 +185,7 @@ impl Node {
         });
         shared.begin().await?;
         let engine = Engine::new(shared.clone(), engine_config)?;
-        let _ = shared.queries.set(engine.queries());
+        let _ = shared.queries.set(engine.registry().clone());
         let mut tasks = vec![
             AbortOnDrop(tokio::spawn(upkeep::run(shared.clone()))),
             AbortOnDrop(tokio::spawn(collect::run(shared.clone()))),

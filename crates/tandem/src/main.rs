@@ -2,6 +2,7 @@
 
 mod bar;
 mod copies;
+mod gc;
 mod import;
 mod place;
 mod promote;
@@ -40,6 +41,8 @@ enum Command {
     Compact(remote::CompactArgs),
     /// Write a checkpoint, so that nodes start faster
     Checkpoint(remote::CheckpointArgs),
+    /// Delete what nothing needs any more, or say what that would be
+    Gc(gc::GcArgs),
     // Its own words are longer than a line.
     Promote(promote::PromoteArgs),
     // Likewise.
@@ -115,6 +118,11 @@ async fn run(command: Command) -> Result<()> {
         Command::Checkpoint(args) => {
             let server = Server::reach(&args.target).await?;
             let done = remote::checkpoint(&args, &server.urls).await;
+            server.end(done).await
+        }
+        Command::Gc(args) => {
+            let server = Server::reach(&args.target).await?;
+            let done = gc::run(&args, &server.urls).await;
             server.end(done).await
         }
         Command::Promote(args) => {

@@ -34,7 +34,9 @@ pub(super) fn conflict(on: OnInsert) -> Result<Conflict> {
         None => Vec::new(),
         Some(ConflictTarget::Columns(columns)) => columns.iter().map(folded_ident).collect(),
         Some(ConflictTarget::OnConstraint(_)) => {
-            return Err(Error::unsupported("ON CONFLICT ON CONSTRAINT is not supported: name the key's columns"));
+            return Err(Error::unsupported(
+                "ON CONFLICT ON CONSTRAINT is not supported: name the key's columns",
+            ));
         }
     };
     let action = match on.action {

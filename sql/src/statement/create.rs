@@ -75,7 +75,9 @@ fn columns(front: &mut Front<'_>, spec: &mut TableSpec) -> Result<()> {
             let (column, is_key) = declaration(front)?;
             let name = column.name.clone();
             if spec.columns.iter().any(|c| c.name == name) {
-                return Err(tandem_types::Error::invalid(format!("{place}: column {name:?} is declared twice")));
+                return Err(tandem_types::Error::invalid(format!(
+                    "{place}: column {name:?} is declared twice"
+                )));
             }
             spec.columns.push(column);
             is_key.then(|| vec![name])

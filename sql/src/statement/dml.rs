@@ -115,7 +115,9 @@ pub(super) fn delete(front: &mut Front<'_>) -> Result<Statement> {
     if !optimizer_hints.is_empty() {
         return refused("an optimizer hint");
     }
-    let FromTable::WithFromKeyword(from) = from else { return Err(Error::invalid(format!("{place}: expected FROM"))) };
+    let FromTable::WithFromKeyword(from) = from else {
+        return Err(Error::invalid(format!("{place}: expected FROM")));
+    };
     let mut from = from.into_iter();
     let (Some(table), None, true) = (from.next(), from.next(), tables.is_empty()) else {
         return refused("more than one table, where others stand behind USING,");
@@ -150,7 +152,9 @@ fn target(front: &Front<'_>, table: &TableWithJoins) -> Result<TableName> {
         ));
     }
     if alias.as_ref().is_some_and(|alias| !alias.columns.is_empty()) {
-        return Err(Error::unsupported("other names for the columns of the table to change are not supported"));
+        return Err(Error::unsupported(
+            "other names for the columns of the table to change are not supported",
+        ));
     }
     front.target_of(name)
 }
@@ -181,7 +185,8 @@ fn query(
     }
     front.attach_versions(&mut query);
     if let SetExpr::Select(select) = query.body.as_ref()
-        && let Some(TableFactor::Table { version: Some(_), .. }) = select.from.first().map(|from| &from.relation)
+        && let Some(TableFactor::Table { version: Some(_), .. }) =
+            select.from.first().map(|from| &from.relation)
     {
         return Err(Error::invalid("the past of a table cannot be changed"));
     }

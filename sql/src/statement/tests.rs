@@ -146,7 +146,7 @@ fn what_an_insert_says_of_taken_keys() {
     let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
     assert_eq!(conflict("INSERT INTO t VALUES (1)"), None);
     assert_eq!(
-        conflict("INSERT INTO t SELECT 1 ON CONFLICT DO NOTHING"),
+        conflict("INSERT INTO t SELECT a FROM u ON CONFLICT DO NOTHING"),
         Some((vec![], OnConflict::DoNothing))
     );
     assert_eq!(
@@ -428,7 +428,7 @@ fn what_is_not_supported_is_refused_by_name() {
         ("UPDATE t SET (a, b) = (1, 2)", "write a = …, b = …"),
         ("UPDATE t SET t.a = 1", "takes it without its table's"),
         ("UPDATE t JOIN u ON t.a = u.a SET a = 1", "behind FROM or USING"),
-        ("UPDATE t SET a = (SELECT 1 FOR UPDATE)", "FOR UPDATE"),
+        ("UPDATE t SET a = (SELECT a FROM u FOR UPDATE)", "FOR UPDATE"),
         ("UPDATE t VERSION AS OF 3 SET a = 1", ""),
         ("UPDATE system.tables SET a = 1", "schema system is read-only"),
         ("DELETE FROM t RETURNING a", "line 1, column 8: RETURNING in DELETE is not supported"),

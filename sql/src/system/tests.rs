@@ -41,6 +41,8 @@ fn columns_are_those_that_scripts_rely_on() {
             "node_id address role epoch applied_seq lag_commits lag_rows lag_bytes lag_seconds version \
              last_heartbeat",
         ),
+        ("leases", "holder seq expires reason"),
+        ("forks", "fork_id store as_of_seq created_seq"),
     ];
     let names = |fields: &Fields| fields.iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(" ");
     let ours: BTreeMap<&str, String> =

@@ -14,7 +14,10 @@ use crate::prepared::UpdateResult;
 
 async fn fixture() -> Fixture {
     let f = Fixture::new();
-    f.run("CREATE TABLE t (ts TIMESTAMP(3), name TEXT, kind SYMBOL, v SMALLINT, w DOUBLE, n BIGINT NOT NULL)").await;
+    f.run(
+        "CREATE TABLE t (ts TIMESTAMP(3), name TEXT, kind SYMBOL, v SMALLINT, w DOUBLE, n BIGINT NOT NULL)",
+    )
+    .await;
     f.run(
         "INSERT INTO t VALUES ('2024-01-01', 'a', 'x', 1, 1.5, 10), ('2024-01-02', 'b', 'x', 2, NULL, 20), \
          ('2024-01-03', NULL, 'y', NULL, 3.5, 30)",
@@ -44,7 +47,8 @@ fn params(columns: Vec<ArrayRef>) -> Option<RecordBatch> {
     Some(RecordBatch::try_from_iter_with_nullable(named).unwrap())
 }
 
-const ALL: &str = "SELECT coalesce(name, '-'), coalesce(kind, '-'), coalesce(v, -1), coalesce(w, -1), n FROM t ORDER BY ts";
+const ALL: &str =
+    "SELECT coalesce(name, '-'), coalesce(kind, '-'), coalesce(v, -1), coalesce(w, -1), n FROM t ORDER BY ts";
 
 #[tokio::test]
 async fn an_update_acts_on_the_rows_before_it() {
@@ -86,8 +90,7 @@ async fn what_looks_at_one_row_is_logged() {
         "name LIKE 'a%' AND NOT (w > 1e9)",
         "name ILIKE '_' OR name IS NULL",
         "ts BETWEEN '2024-01-01' AND '2024-01-02T12:00:00'",
-        "ts < now() - INTERVAL '1 day'",
-        "ts < CURRENT_TIMESTAMP AND v + 1 < n / 2",
+        "v + 1 < n / 2",
         "CASE WHEN v > 1 THEN name = 'b' ELSE kind = 'x' END",
         "coalesce(v, 7) = 7",
         "(w > 2) IS NOT TRUE",
@@ -126,7 +129,11 @@ async fn what_looks_further_is_evaluated_and_looked_up() {
     f.run("INSERT INTO u VALUES ('a', 7), ('b', 8), ('q', 9)").await;
     let cases = [
         ("UPDATE t SET name = upper(name) WHERE v < 9", 2, "A x 1 1.5 10\nB x 2 -1.0 20\n- y -1 3.5 30"),
-        ("UPDATE t SET v = u.x FROM u WHERE lower(t.name) = u.k", 2, "A x 7 1.5 10\nB x 8 -1.0 20\n- y -1 3.5 30"),
+        (
+            "UPDATE t SET v = u.x FROM u WHERE lower(t.name) = u.k",
+            2,
+            "A x 7 1.5 10\nB x 8 -1.0 20\n- y -1 3.5 30",
+        ),
         (
             "UPDATE t AS s SET w = (SELECT sum(x) FROM u WHERE u.k = lower(s.name))",
             3,
@@ -172,6 +179,8 @@ async fn what_does_not_fit_is_refused_and_changes_nothing() {
         ("UPDATE t SET v = 40000", ErrorKind::InvalidInput, "column \"v\""),
         ("UPDATE t SET w = 1, v = n * 1000", ErrorKind::InvalidInput, "column \"v\""),
         ("UPDATE t SET v = upper(name)", ErrorKind::InvalidInput, "column \"v\""),
+        ("UPDATE t SET n = n * 9223372036854775807", ErrorKind::InvalidInput, "column \"n\""),
+        ("UPDATE t SET n = n / (v - 1)", ErrorKind::InvalidInput, ""),
         ("UPDATE t SET n = NULL", ErrorKind::InvalidInput, "\"n\" must not be null"),
         ("UPDATE t SET n = v", ErrorKind::InvalidInput, "\"n\" must not be null"),
         ("UPDATE t SET ts = now()", ErrorKind::Unsupported, "designated timestamp"),
@@ -264,7 +273,8 @@ async fn parameters_are_typed_by_their_columns() {
     let done = delete.update(params(vec![keys(), Arc::new(Int64Array::from(vec![7, 7]))])).await.unwrap();
     assert_eq!(counted(&done), (Some(1), true));
     let evaluated = f.session.prepare("UPDATE t SET name = lower(name) WHERE n = ?").await.unwrap();
-    let error = evaluated.update(params(vec![keys()])).await.unwrap_err();
+    let twice = params(vec![Arc::new(Int64Array::from(vec![20, 20]))]);
+    let error = evaluated.update(twice).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
 }
 
@@ -282,7 +292,10 @@ async fn the_log_says_when_a_mutation_cannot_matter() {
     let time = table(&f).mutations().last().unwrap().mutation.time;
     assert_eq!(time, Some((new_year + day, new_year + day)));
     let before = f.database.snapshot().seq();
-    assert_eq!(counted(&f.run("DELETE FROM t WHERE ts > '2025-01-01' AND ts < '2024-01-01'").await), (Some(0), true));
+    assert_eq!(
+        counted(&f.run("DELETE FROM t WHERE ts > '2025-01-01' AND ts < '2024-01-01'").await),
+        (Some(0), true)
+    );
     assert_eq!(f.database.snapshot().seq(), before);
 }
 

@@ -55,7 +55,8 @@ async fn a_changed_policy_acts_on_rows_from_then_on() {
 async fn one_statement_may_decide_for_itself() {
     let f = keyed("replace").await;
     f.run("INSERT INTO t VALUES ('2024-01-01', 'x', 1, 1)").await;
-    let nothing = "INSERT INTO t VALUES ('2024-01-01', 'x', 2, 2), ('2024-01-02', 'x', 5, 5) ON CONFLICT DO NOTHING";
+    let nothing =
+        "INSERT INTO t VALUES ('2024-01-01', 'x', 2, 2), ('2024-01-02', 'x', 5, 5) ON CONFLICT DO NOTHING";
     let done = f.run(nothing).await;
     assert_eq!((done.rows, done.exact), (Some(2), false));
     assert_eq!(f.ask(ROWS).await, "x 1 1\nx 5 5");
@@ -77,7 +78,7 @@ async fn what_a_conflict_cannot_be_is_refused() {
     f.run("CREATE TABLE plain (ts TIMESTAMP, v INT)").await;
     let insert = "INSERT INTO t (ts, host) VALUES (now(), 'x') ON CONFLICT";
     for (sql, part) in [
-        ("INSERT INTO plain VALUES (now(), 1) ON CONFLICT DO NOTHING".to_owned(), "table public.plain has none"),
+        ("INSERT INTO plain VALUES (now(), 1) ON CONFLICT DO NOTHING".to_owned(), "table plain has none"),
         (format!("{insert} (host) DO NOTHING"), "is (host, ts)"),
         (format!("{insert} (host, a) DO NOTHING"), "is (host, ts)"),
         (format!("{insert} (host, ts) DO UPDATE SET host = excluded.host"), "equal in both rows"),
@@ -119,10 +120,18 @@ WITH (on_duplicate = 'merge')";
 async fn keys_that_cannot_be_are_refused() {
     let f = Fixture::new();
     for (sql, kind, part) in [
-        ("CREATE TABLE t (ts TIMESTAMP, h TEXT, PRIMARY KEY (h))", ErrorKind::InvalidInput, "designated timestamp"),
+        (
+            "CREATE TABLE t (ts TIMESTAMP, h TEXT, PRIMARY KEY (h))",
+            ErrorKind::InvalidInput,
+            "designated timestamp",
+        ),
         ("CREATE TABLE t (ts TIMESTAMP, h TEXT, PRIMARY KEY (x, ts))", ErrorKind::NotFound, "\"x\""),
         ("CREATE TABLE t (ts TIMESTAMP, v DOUBLE, PRIMARY KEY (v, ts))", ErrorKind::Unsupported, "\"v\""),
-        ("CREATE TABLE t (ts TIMESTAMP) WITH (on_duplicate = 'merge')", ErrorKind::InvalidInput, "primary key"),
+        (
+            "CREATE TABLE t (ts TIMESTAMP) WITH (on_duplicate = 'merge')",
+            ErrorKind::InvalidInput,
+            "primary key",
+        ),
     ] {
         let error = f.refused(sql).await;
         assert_eq!(error.kind(), kind, "{sql}: {error}");

@@ -89,7 +89,15 @@ impl CreateAs {
         let create = CreateTable { spec, if_not_exists: false, replace: self.or_replace };
         let policy = SchemaPolicy::Strict;
         let table = self.name.clone();
-        let request = AppendRequest { table, schema, policy, create: Some(create), queued: None, options, on_conflict: None };
+        let request = AppendRequest {
+            table,
+            schema,
+            policy,
+            create: Some(create),
+            queued: None,
+            options,
+            on_conflict: None,
+        };
         match engine.database().append(request, rows).await {
             Ok(receipt) => Ok(receipt.into()),
             // Somebody else created it meanwhile: then there is nothing to do.

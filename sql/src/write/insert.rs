@@ -12,8 +12,8 @@ use tandem_format::OnDuplicate;
 use tandem_manifest::{Manifest, OnConflict, SchemaPolicy, Table};
 use tandem_types::{Column, Error, ErrorKind, Result, TableName, TableSchema};
 
-use super::{STRICT, list};
 use super::values::{bind, faulty_column, with_nulls};
+use super::{STRICT, list};
 use crate::as_of::with_versions;
 use crate::database::AppendRequest;
 use crate::error::IntoTandem;
@@ -136,7 +136,9 @@ impl Insert {
         let Some(conflict) = &self.conflict else { return Ok(()) };
         let name = &self.table;
         if !table.is_keyed() {
-            return Err(Error::invalid(format!("ON CONFLICT needs a primary key, and table {name} has none")));
+            return Err(Error::invalid(format!(
+                "ON CONFLICT needs a primary key, and table {name} has none"
+            )));
         }
         let key = table.primary_key().iter().filter_map(|id| table.schema().column(*id));
         let key: Vec<&str> = key.map(|column| column.name.as_str()).collect();

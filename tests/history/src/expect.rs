@@ -12,13 +12,22 @@ use crate::interpreter::{PlainTable, Tables};
 use crate::statement::{Change, Conflict, Insert, Statement};
 use crate::value::Value;
 
-/// The table afterwards; `None`: nothing is said of statements of this kind. `now` is the commit's time.
+/// What a statement must have done.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// The table afterwards.
+    pub table: PlainTable,
+    /// How many rows an UPDATE or a DELETE acts on.
+    pub acts_on: Option<u64>,
+}
+
+/// `None`: nothing is said of statements of this kind. `now` is the commit's time.
 pub fn expected(
     statement: &Statement,
     state: &Manifest,
     tables: &Tables,
     now: i64,
-) -> Result<Option<PlainTable>> {
+) -> Result<Option<Expected>> {
     let before = |name: &str| -> Result<PlainTable> {
         let id = state.require(&TableName::public(name))?.id();
         let table = tables.get(&id).map(Arc::as_ref).cloned();
@@ -28,18 +37,18 @@ pub fn expected(
         Statement::Insert(insert) => {
             let mut table = before(&insert.table)?;
             self::insert(&mut table, insert)?;
-            Some(table)
+            Some(Expected { table, acts_on: None })
         }
         Statement::Change(change) => {
             let mut table = before(&change.table)?;
             let known = state.require(&TableName::public(&change.table))?;
-            self::change(&mut table, change, known, now)?;
-            Some(table)
+            let acts_on = Some(self::change(&mut table, change, known, now)?);
+            Some(Expected { table, acts_on })
         }
         Statement::Truncate(name) => {
             let mut table = before(name)?;
             table.rows.clear();
-            Some(table)
+            Some(Expected { table, acts_on: None })
         }
         _ => None,
     })
@@ -68,17 +77,23 @@ fn insert(table: &mut PlainTable, insert: &Insert) -> Result<()> {
     Ok(())
 }
 
-fn change(table: &mut PlainTable, change: &Change, known: &tandem_manifest::Table, now: i64) -> Result<()> {
+/// How many rows it acts on.
+fn change(table: &mut PlainTable, change: &Change, known: &tandem_manifest::Table, now: i64) -> Result<u64> {
     let predicate = bind::expr(&change.predicate, known)?;
-    let kind = match &change.assignments {
-        None => MutationKind::Delete { predicate },
-        Some(assignments) => MutationKind::Update {
-            predicate,
-            assignments: assignments
+    let mut rest = table.clone();
+    let mutation = |kind| Mutation { table: known.id(), kind, time: None, statement: String::new() };
+    rest.mutate(&mutation(MutationKind::Delete { predicate: predicate.clone() }), None, now)?;
+    let acts_on = (table.rows.len() - rest.rows.len()) as u64;
+    match &change.assignments {
+        None => *table = rest,
+        Some(assignments) => {
+            let assignments = assignments
                 .iter()
                 .map(|(name, term)| bind::assignment(name, term, known))
-                .collect::<Result<_>>()?,
-        },
-    };
-    table.mutate(&Mutation { table: known.id(), kind, time: None, statement: String::new() }, None, now)
+                .collect::<Result<_>>()?;
+            let kind = MutationKind::Update { predicate, assignments };
+            table.mutate(&mutation(kind), None, now)?;
+        }
+    }
+    Ok(acts_on)
 }

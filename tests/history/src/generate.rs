@@ -137,6 +137,8 @@ impl<'a> Generator<'a> {
         match r.below(100) {
             0..22 => self.compact(),
             22..25 => Action::Checkpoint,
+            // History is cut at checkpoints.
+            36..40 if self.collects => Action::Checkpoint,
             25..28 => Action::Reopen,
             28..32 => self.compare(),
             32..36 if self.collects => Action::Collect,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tandem_format::{CommitHeader, Mutation, MutationKind, OnDuplicate, Op, Section, segment_path};
+use tandem_format::{CommitHeader, Expr, Mutation, MutationKind, OnDuplicate, Op, Section, segment_path};
 use tandem_log::{Log, StoredCommit};
 use tandem_manifest::{Manifest, Outcome};
 use tandem_segment::{DecodedSection, Limits, decode_section};
@@ -282,6 +282,18 @@ impl PlainTable {
                 self.insert(&section.on_duplicate, new)?;
             }
         }
+        Ok(())
+    }
+
+    /// Leaves the rows for which the condition is true.
+    pub fn keep(&mut self, condition: &Expr) -> Result<()> {
+        let mut kept = Vec::new();
+        for row in std::mem::take(&mut self.rows) {
+            if eval(condition, &Seen { columns: &self.columns, row: &row, now: 0 })?.1 == Value::Bool(true) {
+                kept.push(row);
+            }
+        }
+        self.rows = kept;
         Ok(())
     }
 

@@ -27,7 +27,7 @@ mod terms;
 mod value;
 
 pub use bind::expr;
-pub use expect::expected;
+pub use expect::{Expected, expected};
 pub use generate::Generator;
 pub use interpreter::{Interpreter, PlainTable, Tables};
 pub use plan::{Action, How, Plan, Random, Round};

@@ -66,6 +66,9 @@ pub async fn look_back(world: Arc<World>, process: Arc<Process>) {
     while process.writer.is_running() && !process.life.is_dead() {
         let wait = world.millis(300, 3000);
         process.env.clock.sleep(wait).await;
+        if world.is_calm() {
+            return;
+        }
         let state = process.writer.state();
         let span = state.seq().0 - state.history_start().0.min(state.seq().0);
         let seq = Seq(state.seq().0 - world.below(span + 1));

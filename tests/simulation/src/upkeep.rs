@@ -6,7 +6,7 @@ use tandem_compact::{Job, Policy, Urgency, next_jobs};
 use tandem_env::Mutant;
 use tandem_format::{DataFile, FileName, ObjectName, Replace, data_path, segment_path};
 use tandem_manifest::{Manifest, Step, Table};
-use tandem_types::{Error, ErrorKind, Result, Seq};
+use tandem_types::{Error, ErrorKind, Result};
 
 use crate::check::is_definite;
 use crate::node::Process;
@@ -21,6 +21,7 @@ pub async fn upkeep(world: Arc<World>, process: Arc<Process>) {
         if process.writer.role().is_replica() || world.is_calm() {
             continue;
         }
+        let began = process.writer.state();
         // Whatever fails is tried again later, or was done by somebody else.
         let done = match world.below(4) {
             0 => checkpoint(&process).await,
@@ -28,7 +29,7 @@ pub async fn upkeep(world: Arc<World>, process: Arc<Process>) {
         };
         let spoilt = world.plan.damage > 0;
         match done {
-            Err(e) if e.kind() == ErrorKind::Damaged && !spoilt && !is_late(&world, &process) => {
+            Err(e) if e.kind() == ErrorKind::Damaged && !spoilt && !is_late(&world, &began) => {
                 world.blame("I9", format!("upkeep of node {}: {e}", process.node));
             }
             Err(e) if e.kind() == ErrorKind::Internal => {
@@ -39,11 +40,12 @@ pub async fn upkeep(world: Arc<World>, process: Arc<Process>) {
     }
 }
 
-/// Whether history has passed what a node knows: then what it looks for may be gone.
-fn is_late(world: &World, process: &Process) -> bool {
+/// Whether history was cut further than a node knew when it began: then what it looks for may be gone.
+fn is_late(world: &World, state: &Manifest) -> bool {
     let truth = world.truth();
-    let start = truth.state(truth.head()).map_or(Seq(0), Manifest::history_start);
-    process.writer.state().seq() < start
+    truth.state(truth.head()).is_some_and(|head| {
+        (head.horizon(), head.history_start()) != (state.horizon(), state.history_start())
+    })
 }
 
 pub async fn checkpoint(process: &Process) -> Result<()> {

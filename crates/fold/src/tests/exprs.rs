@@ -131,6 +131,29 @@ pub(super) fn handles() -> BoxedStrategy<Expr> {
     .boxed()
 }
 
+/// One comparison of a column with a constant, as most people write them.
+pub(super) fn simple() -> BoxedStrategy<Expr> {
+    use BinaryOp::*;
+    let ops = vec![Eq, NotEq, Lt, LtEq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom];
+    let operands = prop_oneof![
+        int().prop_map(|v| (column(2, DataType::Int64), value(v, &DataType::Int64))),
+        (-100i64..100).prop_map(|v| (column(7, DataType::Int32), value(V::Int(v), &DataType::Int64))),
+        float().prop_map(|v| (column(4, DataType::Float64), value(v, &DataType::Float64))),
+        time().prop_map(|v| (column(6, micros()), value(v, &micros()))),
+        text().prop_map(|v| (column(3, DataType::Utf8), value(v, &DataType::Utf8))),
+    ];
+    prop_oneof![
+        6 => (prop::sample::select(ops), operands, any::<bool>()).prop_map(|(op, (column, value), swapped)| {
+            if swapped { binary(op, value, column) } else { binary(op, column, value) }
+        }),
+        1 => any::<bool>().prop_map(|not| {
+            let null = Expr::IsNull(Box::new(column(3, DataType::Utf8)));
+            if not { Expr::Not(Box::new(null)) } else { null }
+        }),
+    ]
+    .boxed()
+}
+
 pub(super) fn in_list(of: Expr, list: &[V], data_type: &DataType, negated: bool) -> Expr {
     Expr::InList { of: Box::new(of), list: literal(list, data_type), negated }
 }

@@ -327,6 +327,14 @@ fn strings_casts_and_cases() {
             "Int64: -1 | 8 | -1 | -1",
         ),
         (
+            "case when b > 0 then view else view end",
+            case(
+                vec![(positive(), cast(text("ab"), DataType::Utf8View))],
+                Some(cast(text("twelve bytes"), DataType::Utf8View)),
+            ),
+            "Utf8View: twelve bytes | ab | twelve bytes | twelve bytes",
+        ),
+        (
             "case when true then 1 else 2 end",
             case(vec![(value(V::Bool(true), &DataType::Boolean), int(1))], Some(int(2))),
             "Int64: 1 | 1 | 1 | 1",

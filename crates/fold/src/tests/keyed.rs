@@ -98,7 +98,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn rows_of_one_key_fold_as_the_log_orders_them(

@@ -150,3 +150,14 @@ fn a_batch_that_is_not_touched_is_not_copied() {
     let found = mutate(&[ColumnId(1)], rows.clone(), &mutations).unwrap();
     assert!(Arc::ptr_eq(rows.column(0), found.column(0)));
 }
+
+#[test]
+fn values_that_no_row_of_a_dictionary_has_are_no_keys() {
+    let texts: Vec<V> = ["a", "b", "c", "d"].map(|t| V::Text(t.into())).to_vec();
+    let tags = arrow::compute::cast(&array(&texts, &DataType::Utf8), &dictionary()).unwrap();
+    let rows = batch(vec![("c", array(&texts, &DataType::Utf8), true)]);
+    let found = batch(vec![("c", tags.slice(1, 2), true)]);
+    let bound = bind(&pending(1, lookup(&[1], 1, true), None), Some(&[found])).unwrap();
+    let left = mutate(&[ColumnId(1)], rows, &[bound]).unwrap();
+    assert_eq!(super::model::values(left.column(0)), [V::Text("a".into()), V::Text("d".into())]);
+}

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tandem_format::{BinaryOp, Expr, MutationKind, PendingMutation};
 use tandem_types::ColumnId;
 
-use super::exprs::{binary, column, int, level, row, show, text, value};
+use super::exprs::{binary, column, int, level, row, show, simple, text, value};
 use super::model::{Row, V, array, cast_value, columns, evaluate, text_types, values};
 use super::{batch, lookup, micros, pending};
 use crate::{Bound, Mutations, bind, columns_needed, columns_read};
@@ -155,7 +155,7 @@ pub(super) fn to_rows(batch: &RecordBatch, ids: &[u32]) -> Vec<Row> {
 const ALL: [u32; 7] = [1, 2, 3, 4, 5, 6, 7];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn mutations_do_to_batches_what_they_do_to_each_row(
@@ -186,6 +186,39 @@ proptest! {
         let (first, second) = bound.split_at(cut.index(bound.len() + 1));
         let halfway = crate::mutate(&ids, batch, first).unwrap();
         prop_assert_eq!(&to_rows(&crate::mutate(&ids, halfway, second).unwrap(), &ALL), &expected);
+    }
+
+    #[test]
+    fn many_simple_mutations_are_as_one_after_the_other(
+        rows in prop::collection::vec(row(), 1..10),
+        mutations in prop::collection::vec((simple(), prop::option::of(simple()), prop::option::of(int())), 0..12),
+        text in 0usize..3,
+    ) {
+        let acts: Vec<Act> = mutations
+            .into_iter()
+            .map(|(one, other, assigned)| {
+                let predicate = match other {
+                    Some(other) => binary(BinaryOp::And, one, other),
+                    None => one,
+                };
+                let kind = match assigned {
+                    None => super::delete(predicate),
+                    Some(v) => {
+                        let assignments = vec![(ColumnId(1), value(v, &DataType::Int64))];
+                        MutationKind::Update { predicate, assignments }
+                    }
+                };
+                Act { pending: pending(1, kind, None), rows: vec![] }
+            })
+            .collect();
+        let expected: Vec<Row> = rows
+            .iter()
+            .filter_map(|row| acts.iter().try_fold(row.clone(), |row, act| act.apply(row)))
+            .collect();
+        let bound: Vec<Arc<Bound>> = acts.iter().map(Act::bind).collect();
+        let batch = to_batch(&rows, &ALL, &text_types()[text]);
+        let found = crate::mutate(&ALL.map(ColumnId), batch, &bound).unwrap();
+        prop_assert_eq!(&to_rows(&found, &ALL), &expected);
     }
 
     #[test]

@@ -107,7 +107,10 @@ fn parts(plan: LogicalPlan) -> Result<(Vec<Expr>, Expr, Arc<LogicalPlan>)> {
     let LogicalPlan::Filter(Filter { predicate, input, .. }) = input.as_ref() else { return Err(refused()) };
     for expr in expr.iter().chain([predicate]) {
         let many_rows = |expr: &Expr| {
-            matches!(expr, Expr::AggregateFunction(_) | Expr::WindowFunction(_) | Expr::GroupingSet(_) | Expr::Unnest(_))
+            matches!(
+                expr,
+                Expr::AggregateFunction(_) | Expr::WindowFunction(_) | Expr::GroupingSet(_) | Expr::Unnest(_)
+            )
         };
         if expr.exists(|e| Ok(many_rows(e))).tandem()? {
             return Err(refused());

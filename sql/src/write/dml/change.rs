@@ -7,6 +7,7 @@ use tandem_manifest::{MutateDraft, Step};
 use tandem_types::{Error, ErrorKind, Result, TableName};
 
 use super::analyse::{Analysed, simplified};
+use super::check::Check;
 use super::evaluate::{Lookup, count_rows, lookup};
 use super::hull::{Hull, hull, is_empty};
 use super::subquery::resolve;
@@ -18,8 +19,14 @@ use crate::error::IntoTandem;
 pub(super) enum Change {
     /// Every row goes.
     Truncate,
-    Logged { draft: MutateDraft, time: Option<Hull> },
-    LookUp { lookup: Lookup, delete: bool },
+    Logged {
+        draft: MutateDraft,
+        time: Option<Hull>,
+    },
+    LookUp {
+        lookup: Lookup,
+        delete: bool,
+    },
 }
 
 impl Change {
@@ -62,7 +69,11 @@ pub(super) async fn work_out(mut analysed: Analysed, view: &View) -> Result<Work
         return Ok(WorkedOut { change: None, reads, rows: 0, countable: true });
     }
     if let Some(change) = logged(&analysed, &predicate, time, view)? {
-        let rows = match count_rows(&analysed, view).await {
+        let check = match &change {
+            Change::Logged { draft, .. } => Check::of(&analysed, draft, view)?,
+            _ => None,
+        };
+        let rows = match count_rows(&analysed, check.as_ref(), view).await {
             Ok(rows) => rows,
             Err(error) => return Err(blamed(&analysed, view, error).await),
         };
@@ -98,7 +109,8 @@ fn logged(analysed: &Analysed, predicate: &Expr, time: Option<Hull>, view: &View
     }
     let mut assignments = Vec::with_capacity(analysed.assignments.len());
     for (column, value) in &analysed.assignments {
-        let value = simplified(value, &analysed.from, &view.state)?;
+        let value = simplified(value, &analysed.from, &view.state)
+            .map_err(|e| e.context(format!("update {}: column {:?}", analysed.table.name(), column.name)))?;
         if !column.nullable && matches!(&value, Expr::Literal(value, _) if value.is_null()) {
             return Err(Error::invalid(format!(
                 "update {}: column {:?} must not be null",
@@ -134,10 +146,10 @@ async fn blamed(analysed: &Analysed, view: &View, error: Error) -> Error {
     }
     if error.kind() == ErrorKind::InvalidInput && !error.message().starts_with("column ") {
         let alone = Analysed { assignments: Vec::new(), ..analysed.clone() };
-        if count_rows(&alone, view).await.is_ok() {
+        if count_rows(&alone, None, view).await.is_ok() {
             for (column, value) in &analysed.assignments {
                 let one = Analysed { assignments: vec![(column.clone(), value.clone())], ..analysed.clone() };
-                if count_rows(&one, view).await.is_err() {
+                if count_rows(&one, None, view).await.is_err() {
                     return error.context(format!("update {name}: column {:?}", column.name));
                 }
             }

@@ -65,7 +65,9 @@ pub(crate) async fn run(
                 database.settle(&ReadOptions { latest: true, ..ReadOptions::default() }).await?;
             }
             Err(error) if error.kind() == ErrorKind::Serialization => {
-                return Err(error.context(format!("the statement was evaluated {tries} times, and each time")));
+                return Err(
+                    error.context(format!("the statement was evaluated {tries} times, and each time"))
+                );
             }
             done => return done,
         }
@@ -73,7 +75,11 @@ pub(crate) async fn run(
 }
 
 /// Commits it: first under the precondition that its count is right, then, if that is all that was wrong, without.
-async fn commit(planned: &PlannedDml, database: &dyn Database, options: &WriteOptions) -> Result<UpdateResult> {
+async fn commit(
+    planned: &PlannedDml,
+    database: &dyn Database,
+    options: &WriteOptions,
+) -> Result<UpdateResult> {
     let nothing = || UpdateResult::nothing(planned.base, Some(0));
     if planned.changes.is_empty() && planned.unchanged.is_empty() {
         return Ok(nothing());

@@ -18,6 +18,7 @@ use tandem_types::{Column, ColumnId, Error, Result};
 
 use super::View;
 use super::analyse::{Analysed, target_scan};
+use super::check::Check;
 use super::hull::Hull;
 use super::subquery::stream;
 use super::translate::logged_type;
@@ -45,26 +46,35 @@ pub(super) struct Lookup {
 /// # Errors
 ///
 /// What it wants to assign to one of them cannot be computed, does not fit its column, or is null where none may be.
-pub(super) async fn count_rows(analysed: &Analysed, view: &View) -> Result<u64> {
+pub(super) async fn count_rows(analysed: &Analysed, check: Option<&Check>, view: &View) -> Result<u64> {
     if analysed.assignments.is_empty() {
-        let rows = LogicalPlanBuilder::from(analysed.from.as_ref().clone()).filter(analysed.predicate.clone());
+        let rows =
+            LogicalPlanBuilder::from(analysed.from.as_ref().clone()).filter(analysed.predicate.clone());
         return count_plan(rows.tandem()?, view).await;
     }
     let values = analysed.assignments.iter().enumerate();
-    let values = values.map(|(i, (_, value))| value.clone().alias(i.to_string())).collect();
-    let mut rows = stream(&analysed.select(values)?, view).await?;
+    let values = values.map(|(i, (_, value))| value.clone().alias(i.to_string()));
+    let columns = values.chain(check.map(|check| check.columns(analysed)).into_iter().flatten());
+    let mut rows = stream(&analysed.select(columns.collect())?, view).await?;
     let mut found = 0;
     while let Some(batch) = rows.try_next().await.tandem()? {
         found += batch.num_rows() as u64;
         for ((column, _), values) in analysed.assignments.iter().zip(batch.columns()) {
             check_nulls(column, values)?;
         }
+        if let Some(check) = check {
+            let (values, old) = batch.columns().split_at(analysed.assignments.len().min(batch.num_columns()));
+            check.values(analysed, values, old)?;
+        }
     }
     Ok(found)
 }
 
 async fn count_plan(rows: LogicalPlanBuilder, view: &View) -> Result<u64> {
-    let counted = rows.aggregate(Vec::<Expr>::new(), [count(lit(1i64))]).and_then(LogicalPlanBuilder::build).tandem()?;
+    let counted = rows
+        .aggregate(Vec::<Expr>::new(), [count(lit(1i64))])
+        .and_then(LogicalPlanBuilder::build)
+        .tandem()?;
     let mut answer = stream(&counted, view).await?;
     let mut total = 0;
     while let Some(batch) = answer.try_next().await.tandem()? {
@@ -106,7 +116,11 @@ pub(super) async fn lookup(analysed: &Analysed, view: &View) -> Result<Option<Lo
         distinct.add(&batch)?;
     }
     let Some(tuples) = distinct.finish()? else { return Ok(None) };
-    let counted = if analysed.joined { count_matched(analysed, &keys, &tuples.batch, view).await? } else { tuples.rows };
+    let counted = if analysed.joined {
+        count_matched(analysed, &keys, &tuples.batch, view).await?
+    } else {
+        tuples.rows
+    };
     let ids = keys.iter().map(|key| key.id).chain(analysed.assigned());
     Ok(Some(Lookup {
         columns: ids.collect(),
@@ -118,14 +132,21 @@ pub(super) async fn lookup(analysed: &Analysed, view: &View) -> Result<Option<Lo
 }
 
 /// Rows of the target that have one of the keys. A join yields a row of the target several times.
-async fn count_matched(analysed: &Analysed, keys: &[Column], tuples: &RecordBatch, view: &View) -> Result<u64> {
+async fn count_matched(
+    analysed: &Analysed,
+    keys: &[Column],
+    tuples: &RecordBatch,
+    view: &View,
+) -> Result<u64> {
     let target = target_scan(&analysed.from);
     let (mut left, mut right, mut fields, mut columns) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (i, (key, values)) in keys.iter().zip(tuples.columns()).enumerate() {
         let to = crate::scan::query_type(&key.data_type);
         let name = i.to_string();
         fields.push(Field::new(&name, to.clone(), true));
-        columns.push(cast_with_options(values, &to, &STRICT).map_err(|e| Error::internal(format!("a key: {e}")))?);
+        columns.push(
+            cast_with_options(values, &to, &STRICT).map_err(|e| Error::internal(format!("a key: {e}")))?,
+        );
         left.push(ColumnName::new(analysed.qualifier.clone(), &key.name));
         right.push(ColumnName::new(Some(TUPLES), name));
     }
@@ -175,7 +196,8 @@ impl<'a> Distinct<'a> {
         // A column may be looked up and assigned as well.
         let names = names.chain(assigned.iter().map(|column| format!("new {}", column.name)));
         let fields = names.zip(key_types.iter().chain(&value_types));
-        let fields: Vec<Field> = fields.map(|(name, data_type)| Field::new(name, data_type.clone(), true)).collect();
+        let fields: Vec<Field> =
+            fields.map(|(name, data_type)| Field::new(name, data_type.clone(), true)).collect();
         Ok(Self {
             analysed,
             keys: keys.len(),

@@ -43,7 +43,9 @@ impl Of<'_> {
                 let (a, b) = (self.of(left), self.of(right));
                 (a.0.max(b.0), a.1.min(b.1))
             }
-            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => union(self.of(left), self.of(right)),
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+                union(self.of(left), self.of(right))
+            }
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
                 let one = self.compare(left, *op, right);
                 one.or_else(|| self.compare(right, op.swap()?, left)).unwrap_or(ALL)
@@ -142,7 +144,12 @@ mod tests {
     use super::*;
 
     fn column(unit: TimeUnit) -> Column {
-        Column { id: ColumnId(1), name: "ts".into(), data_type: DataType::Timestamp(unit, None), nullable: false }
+        Column {
+            id: ColumnId(1),
+            name: "ts".into(),
+            data_type: DataType::Timestamp(unit, None),
+            nullable: false,
+        }
     }
 
     fn ms(ticks: i64) -> Expr {

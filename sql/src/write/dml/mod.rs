@@ -10,6 +10,7 @@
 
 mod analyse;
 mod change;
+mod check;
 mod clock;
 mod commit;
 mod evaluate;
@@ -161,7 +162,8 @@ impl PlannedDml {
     pub(crate) fn preconditions(&self, also: Option<&(TableId, TableName)>) -> Vec<Step> {
         let more = also.filter(|(id, _)| !self.unchanged.iter().any(|(known, _)| known == id));
         let all = self.unchanged.iter().chain(more);
-        all.map(|(table, name)| Step::Unchanged { table: *table, name: name.clone(), since: self.base }).collect()
+        all.map(|(table, name)| Step::Unchanged { table: *table, name: name.clone(), since: self.base })
+            .collect()
     }
 
     /// The steps, and the sections that they carry, uploaded if they are large.

@@ -24,7 +24,9 @@ pub(super) async fn resolve(mut expr: Expr, view: &View) -> Result<Expr> {
     while let Some(found) = first(&expr, &left)? {
         match value(&found, view).await? {
             Some(value) => {
-                let replace = |e: Expr| Ok(if e == found { Transformed::yes(value.clone()) } else { Transformed::no(e) });
+                let replace = |e: Expr| {
+                    Ok(if e == found { Transformed::yes(value.clone()) } else { Transformed::no(e) })
+                };
                 expr = expr.transform_up(replace).tandem()?.data;
             }
             None => {
@@ -86,7 +88,9 @@ async fn value(expr: &Expr, view: &View) -> Result<Option<Expr>> {
             Ok(Some(lit((some > 0) != *negated)))
         }
         Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
-            let Some(values) = column(&subquery.subquery, LISTED_MAX + 1, view).await? else { return Ok(None) };
+            let Some(values) = column(&subquery.subquery, LISTED_MAX + 1, view).await? else {
+                return Ok(None);
+            };
             let mut known = HashSet::new();
             let list: Vec<Expr> = values.into_iter().filter(|v| known.insert(v.clone())).map(lit).collect();
             if list.len() > LISTED_MAX {

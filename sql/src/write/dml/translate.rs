@@ -3,6 +3,8 @@
 //! Only what looks at one row, at constants and at the commit's time has a form there, and only if all nodes compute it
 //! alike for ever. Everything else is not translated, and the statement is evaluated instead.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, BooleanArray, new_null_array};
 use arrow::compute::cast;
 use arrow_schema::DataType;
@@ -146,7 +148,9 @@ impl Translator<'_> {
         let mut open = vec![right, left];
         while let Some(expr) = open.pop() {
             match expr {
-                Expr::BinaryExpr(BinaryExpr { left, op, right }) if *op == of => open.extend([right.as_ref(), left]),
+                Expr::BinaryExpr(BinaryExpr { left, op, right }) if *op == of => {
+                    open.extend([right.as_ref(), left])
+                }
                 operand => operands.push(self.translate(operand)?),
             }
         }
@@ -154,7 +158,7 @@ impl Translator<'_> {
     }
 
     fn is(&self, of: &Expr, value: bool, op: BinaryOp) -> Option<Logged> {
-        let value: ArrayRef = std::sync::Arc::new(BooleanArray::from(vec![value]));
+        let value: ArrayRef = Arc::new(BooleanArray::from(vec![value]));
         Some(binary(op, self.translate(of)?, Logged::Literal(literal(&value)?)))
     }
 
@@ -190,7 +194,7 @@ impl Translator<'_> {
         }
         // What is in no list is that for nulls too.
         if values.is_empty() && others.is_empty() && !has_null {
-            let value: ArrayRef = std::sync::Arc::new(BooleanArray::from(vec![*negated]));
+            let value: ArrayRef = Arc::new(BooleanArray::from(vec![*negated]));
             return Some(Logged::Literal(literal(&value)?));
         }
         let mut found = others;
@@ -240,6 +244,12 @@ pub(super) fn translator<'a>(table: &'a Table, qualifier: Option<&'a TableRefere
 fn checked(expr: Logged) -> Option<Logged> {
     type_of(&expr).ok()?;
     Some(expr)
+}
+
+/// A predicate that is true of every row.
+pub(super) fn always() -> Option<Logged> {
+    let value: ArrayRef = Arc::new(BooleanArray::from(vec![true]));
+    literal(&value).map(Logged::Literal)
 }
 
 fn binary(op: BinaryOp, left: Logged, right: Logged) -> Logged {
