@@ -54,8 +54,8 @@ mod tests;
 pub use as_of::{AsOf, show_time};
 pub use collected::{CollectRequest, Collected, StoredObject, StoredShare};
 pub use database::{
-    AppendRequest, CreateTable, Database, Dropped, NodeRow, NodeSetting, Promoted, Promotion, Receipt, RowStream,
-    SectionRows, StagedSection,
+    AppendRequest, CreateTable, Database, Dropped, NodeRow, NodeSetting, Promoted, Promotion, Receipt,
+    RowStream, SectionRows, StagedSection,
 };
 pub use digest::AppendDigest;
 pub use engine::{Engine, EngineConfig};

@@ -151,17 +151,18 @@ impl Prepared {
             let pinned = Pinned { snapshot, past: read.as_of.is_some() };
             let work = {
                 let session = Arc::clone(&session);
-                async move { analyse(&session, statement, pinned).await }
+                Box::pin(async move { analyse(&session, statement, pinned).await })
             };
             engine.runtime().run_within(limit, what, work).await?
         } else {
             let analysis = || {
                 let (session, parsing) = (Arc::clone(&session), parse());
-                async move {
+                // Large, and on its way to another thread it would be on this one's stack several times.
+                Box::pin(async move {
                     let statement = parsing.await?;
                     let pinned = Pinned { snapshot: session.engine().database().snapshot(), past: false };
                     analyse(&session, statement, pinned).await
-                }
+                })
             };
             match engine.runtime().run_within(limit, what, analysis()).await {
                 // What is not known here may have been created on another node a moment ago.
@@ -240,7 +241,7 @@ impl Prepared {
             _ => None,
         };
         let this = self.clone();
-        let work = async move { this.plan_bound(bound, pinned, shown).await };
+        let work = Box::pin(async move { this.plan_bound(bound, pinned, shown).await });
         let limit = engine.config().planning_limit;
         engine.runtime().run_within(limit, "planning the query", work).await
     }

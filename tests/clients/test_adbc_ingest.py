@@ -42,6 +42,27 @@ def test_the_four_modes(cursor):
     assert (count(cursor, "modes"), count(cursor, "modes2")) == ((15, 15), (5, 5))
 
 
+def test_rows_of_equal_key_are_one_row(cursor):
+    cursor.execute("CREATE TABLE keyed (ts TIMESTAMP(6), id BIGINT, name VARCHAR, PRIMARY KEY (id, ts))")
+    assert cursor.adbc_ingest("keyed", rows(0, 100), mode="append") == 100
+    again = rows(50, 100).set_column(2, "name", pa.array(["again"] * 100))
+    assert cursor.adbc_ingest("keyed", again, mode="append") == 100
+    for _ in range(2):
+        assert count(cursor, "keyed") == (150, 150)
+        cursor.execute("SELECT count(*) FROM keyed WHERE name = 'again'")
+        assert cursor.fetchone() == (100,)
+        cursor.execute("OPTIMIZE TABLE keyed")
+    cursor.execute("ALTER TABLE keyed SET (on_duplicate = 'merge')")
+    nulls = rows(0, 10).set_column(2, "name", pa.nulls(10, pa.string()))
+    cursor.adbc_ingest("keyed", nulls, mode="append")
+    cursor.execute("SELECT count(name) FROM keyed")
+    assert cursor.fetchone() == (150,)
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match='"id"'):
+        cursor.adbc_ingest("keyed", rows(0, 1).set_column(1, "id", pa.nulls(1, pa.int64())), mode="append")
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match='"id"'):
+        cursor.adbc_ingest("keyed", rows(0, 1).drop_columns(["id"]), mode="append")
+
+
 def test_columns_go_by_name_and_misfits_are_refused_whole(cursor):
     cursor.adbc_ingest("byname", rows(0, 3), mode="create")
     shuffled = rows(3, 3).select(["name", "ts", "id"])

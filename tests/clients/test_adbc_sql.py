@@ -102,11 +102,52 @@ def test_a_name_that_is_taken_is_told(cursor):
     cursor.execute("CREATE TABLE IF NOT EXISTS taken (n BIGINT)")
 
 
-def test_update_and_delete_are_not_there_yet_and_say_so(cursor):
-    cursor.execute("CREATE TABLE fixed (n BIGINT)")
-    for statement in ("UPDATE fixed SET n = 1", "DELETE FROM fixed"):
-        with pytest.raises(adbc_driver_manager.NotSupportedError):
-            cursor.execute(statement)
+def test_update_and_delete_tell_how_many_rows(cursor):
+    cursor.execute("CREATE TABLE fixed (ts TIMESTAMP, host VARCHAR, n BIGINT)")
+    cursor.execute("INSERT INTO fixed SELECT to_timestamp(value * 3600), 'h' || value % 10, value FROM generate_series(1, 1000) s")
+    cursor.execute("UPDATE fixed SET n = -n WHERE host = 'h3'")
+    assert cursor.rowcount == 100
+    # A function is evaluated by the node, a comparison is logged: both are counted.
+    cursor.execute("UPDATE fixed SET host = upper(host) WHERE n < 0")
+    assert cursor.rowcount == 100
+    cursor.execute("DELETE FROM fixed WHERE host = ? OR n > ?", ("H3", 990))
+    assert cursor.rowcount == 109
+    assert fetch(cursor, "SELECT count(*), min(n), max(n) FROM fixed") == [(891, 1, 990)]
+    cursor.execute("DELETE FROM fixed WHERE host = 'nobody'")
+    assert cursor.rowcount == 0
+    cursor.execute("OPTIMIZE TABLE fixed")
+    assert fetch(cursor, "SELECT count(*), min(n), max(n) FROM fixed") == [(891, 1, 990)]
+    assert fetch(cursor, "SELECT count(*) FROM system.mutations WHERE table_name = 'fixed'") == [(0,)]
+    cursor.execute("DELETE FROM fixed WHERE ts < now()")
+    assert cursor.rowcount == 891
+    assert fetch(cursor, "SELECT count(*) FROM fixed") == [(0,)]
+
+
+def test_changes_run_once_for_each_row_of_parameters(cursor):
+    cursor.execute("CREATE TABLE stock (id BIGINT, n SMALLINT)")
+    cursor.executemany("INSERT INTO stock VALUES (?, ?)", [(i, 0) for i in range(20)])
+    cursor.executemany("UPDATE stock SET n = n + ? WHERE id = ?", [(i, i) for i in range(10)] + [(5, 1)])
+    assert cursor.rowcount == 11
+    assert fetch(cursor, "SELECT sum(n), max(n) FROM stock") == [(50, 9)]
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match='"n"'):
+        cursor.execute("UPDATE stock SET n = 40000 WHERE id = 3")
+    with pytest.raises(adbc_driver_manager.ProgrammingError, match="absent"):
+        cursor.execute("UPDATE stock SET absent = 1")
+    assert fetch(cursor, "SELECT sum(n) FROM stock") == [(50,)]
+
+
+def test_rows_that_say_what_becomes_of_taken_keys(cursor):
+    cursor.execute("CREATE TABLE taken_keys (id BIGINT PRIMARY KEY, a BIGINT, b BIGINT)")
+    insert = "INSERT INTO taken_keys VALUES (?, ?, ?)"
+    cursor.execute(insert, (1, 1, 1))
+    cursor.execute(f"{insert} ON CONFLICT (id) DO NOTHING", (1, 2, 2))
+    assert fetch(cursor, "SELECT * FROM taken_keys") == [(1, 1, 1)]
+    cursor.execute(f"{insert} ON CONFLICT (id) DO UPDATE SET b = excluded.b", (1, 3, 3))
+    assert fetch(cursor, "SELECT * FROM taken_keys") == [(1, 1, 3)]
+    cursor.execute(insert, (1, 4, None))
+    assert fetch(cursor, "SELECT * FROM taken_keys") == [(1, 4, None)]
+    with pytest.raises(adbc_driver_manager.NotSupportedError, match="excluded"):
+        cursor.execute(f"{insert} ON CONFLICT (id) DO UPDATE SET b = b + 1", (1, 5, 5))
 
 
 def test_no_transactions_are_promised(node):

@@ -200,6 +200,21 @@ def field(number, payload):
     return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
+def test_keys_are_told_by_flight_sql(client, node):
+    node.sql("CREATE TABLE with_key (ts TIMESTAMP, host VARCHAR, v DOUBLE, PRIMARY KEY (host, ts))")
+    node.sql("CREATE TABLE without_key (ts TIMESTAMP, host VARCHAR)")
+
+    def keys(table):
+        name = "type.googleapis.com/arrow.flight.protocol.sql.CommandGetPrimaryKeys"
+        command = field(1, name.encode()) + field(2, field(3, table.encode()))
+        info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
+        return client.do_get(info.endpoints[0].ticket).read_all().to_pylist()
+
+    columns = [(row["db_schema_name"], row["table_name"], row["column_name"], row["key_sequence"]) for row in keys("with_key")]
+    assert columns == [("public", "with_key", "host", 1), ("public", "with_key", "ts", 2)]
+    assert keys("without_key") == keys("absent") == []
+
+
 def flight_data(descriptor=None, header=b"", body=b""):
     message = b"" if descriptor is None else field(1, descriptor)
     return message + (field(2, header) if header else b"") + (field(1000, body) if body else b"")

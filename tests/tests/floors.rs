@@ -15,9 +15,12 @@ const FLOORS: &[(&str, u8)] = &[
     ("tandem-manifest", 2),
     ("tandem-datafile", 2),
     ("tandem-segment", 2),
+    ("tandem-fold", 2),
     ("tandem-log", 2),
     ("tandem-compact", 3),
     ("tandem-collect", 3),
+    ("tandem-verify", 3),
+    ("tandem-copy", 3),
     ("tandem-client", 3),
     ("tandem-writer", 3),
     ("tandem-sql", 3),
@@ -28,12 +31,16 @@ const FLOORS: &[(&str, u8)] = &[
     ("tandem-tests", 7),
     ("tandem-simulation", 7),
     ("tandem-model", 7),
+    ("tandem-history", 7),
+    ("tandem-history-sql", 7),
     ("tandem-benches", 7),
 ];
 
 /// Edges between neighbours on one floor, each with its reason. They must not form a circle.
-const SIDEWAYS: &[(&str, &str, &str)] =
-    &[("tandem-log", "tandem-manifest", "a checkpoint is a manifest written out, and recovery ends in one")];
+const SIDEWAYS: &[(&str, &str, &str)] = &[
+    ("tandem-log", "tandem-manifest", "a checkpoint is a manifest written out, and recovery ends in one"),
+    ("tandem-fold", "tandem-segment", "constants are decoded behind its guard"),
+];
 
 /// Libraries that only these crates may use, because all that is built on them must be rebuilt and understood
 /// with them.
@@ -48,7 +55,7 @@ const DOORS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that compute and nothing else: without a runtime, a store or a clock, whatever a change may wish.
-const PURE: &[&str] = &["tandem-types", "tandem-format", "tandem-manifest", "tandem-segment"];
+const PURE: &[&str] = &["tandem-types", "tandem-format", "tandem-manifest", "tandem-segment", "tandem-fold"];
 const IMPURE: &[&str] = &["tokio", "async-trait", "futures", "object_store", "rand", "tandem-env", "tracing"];
 
 /// Crate → what its code (tests left out) depends on.

@@ -38,7 +38,9 @@ pub fn decode_identity(bytes: &[u8]) -> Result<Identity> {
         field(text, "database").and_then(DatabaseId::parse).ok_or_else(|| damaged("names no database id"))?;
     let identity = Identity { database };
     if version == 0 || text != text_of(&identity, version) {
-        return Err(damaged("is not what any version of this program wrote: its checksum or its form is wrong"));
+        return Err(damaged(
+            "is not what any version of this program wrote: its checksum or its form is wrong",
+        ));
     }
     if version > FORMAT_VERSION {
         return Err(Error::newer_format(format!(

@@ -118,10 +118,14 @@ impl Log {
         let later = later.or((newest_root > head).then_some(newest_root));
         // Others may have gone on meanwhile.
         match later {
-            Some(later) if self.read(head.next()).await?.is_none() => Err(Error::damaged(format!(
-                "{} is missing, and the log goes on to {later} at least",
-                commit_path(head.next())
-            ))),
+            Some(later) if self.read(head.next()).await?.is_none() => {
+                // Or it came and went while this was looked at.
+                self.check_floor(head.next()).await?;
+                Err(Error::damaged(format!(
+                    "{} is missing, and the log goes on to {later} at least",
+                    commit_path(head.next())
+                )))
+            }
             _ => Ok(()),
         }
     }

@@ -7,16 +7,18 @@ use tandem_types::Seq;
 use crate::Shared;
 
 /// Counted where it happens; named here so that they exist from the start.
-const COUNTERS: [&str; 10] = [
+const COUNTERS: [&str; 12] = [
     "tandem_cache_damaged_total",
     "tandem_cache_errors_total",
     "tandem_cache_hits_total",
     "tandem_cache_misses_total",
+    "tandem_collect_failures_total",
     "tandem_commits_lost_total",
     "tandem_commits_total",
     "tandem_compactions_total",
     "tandem_heartbeat_failures_total",
     "tandem_quorum_timeouts_total",
+    "tandem_starts_over_total",
     "tandem_upkeep_failures_total",
 ];
 

@@ -11,7 +11,7 @@ use tandem_manifest::{
     AppendIntent, AppendTarget, Manifest, OnConflict, SchemaPolicy, SectionDraft, Step, TableSpec,
 };
 use tandem_segment::{Limits, decode_section};
-use tandem_types::{Error, Result, TableName};
+use tandem_types::{Error, ErrorKind, Result, TableName};
 use tokio::sync::Notify;
 
 use crate::prepare::{Layout, PreparedSection, column_specs};
@@ -257,7 +257,14 @@ impl Writer {
     async fn read_segment(&self, segment: &ObjectName, draft: &SectionDraft) -> Result<Vec<RecordBatch>> {
         let path = segment_path(segment);
         let range = draft.offset..draft.offset + draft.len;
-        let bytes = self.shared.log.env().store.get_range(&path, range).await?;
+        let read = self.shared.log.env().store.get_range(&path, range).await;
+        let horizon = self.state().horizon();
+        let bytes = read.map_err(|e| match e.kind() {
+            ErrorKind::Damaged if segment.base < horizon => Error::serialization(format!(
+                "the rows were uploaded too long ago to be committed, and are deleted: send them again ({e})"
+            )),
+            _ => e,
+        })?;
         let decoded = decode_section(&bytes, Some(draft.crc32c), &Limits::default());
         Ok(decoded.map_err(|e| e.context(&path))?.batches)
     }

@@ -351,7 +351,7 @@ impl CommitTask {
                 }
                 Ok(Appended::Reopened) => match self.start_over().await {
                     // The commit may have been in the log before that was trimmed: tokens tell, and nothing else does.
-                    Ok(_) => {
+                    Ok(()) => {
                         let (told, untold) = group.members.into_iter().partition(is_told_by_token);
                         fail_all(untold, &trimmed(""));
                         group.members = told;

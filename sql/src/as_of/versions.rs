@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, TimeUnit};
 use datafusion::catalog::TableProvider;
-use datafusion::common::{DFSchema, Result as DfResult};
+use datafusion::common::{DFSchema, Result as DfResult, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::planner::{
@@ -235,8 +235,11 @@ impl RelationPlanner for PastTables {
             ))));
         };
         let table = context.object_name_to_table_reference(name)?;
-        let plan =
-            LogicalPlanBuilder::scan(table, provider_as_source(Arc::clone(provider)), None)?.build()?;
+        // Scans are told apart by their names alone: two moments of one table would be taken for one subquery.
+        let scanned = TableReference::bare(format!("{table} as of {seq}"));
+        let plan = LogicalPlanBuilder::scan(scanned, provider_as_source(Arc::clone(provider)), None)?
+            .alias(table)?
+            .build()?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }
 }

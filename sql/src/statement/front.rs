@@ -79,7 +79,11 @@ impl<'a> Front<'a> {
 
     /// Refuses whatever comes after a complete statement.
     pub(super) fn end(&self) -> Result<()> {
-        if self.at_end() { self.versions.check_used() } else { Err(self.expected("the end of the statement")) }
+        if self.at_end() {
+            self.versions.check_used()
+        } else {
+            Err(self.expected("the end of the statement"))
+        }
     }
 
     pub(super) fn at_end(&self) -> bool {

@@ -7,7 +7,9 @@ use std::ops::ControlFlow;
 
 use datafusion::common::format::{ExplainFormat, ExplainStatementOptions};
 use datafusion::sql::parser;
-use datafusion::sql::sqlparser::ast::{self, Query, Select, SetExpr, TableFactor, TableVersion, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    self, Query, Select, SetExpr, TableFactor, TableVersion, Visit, Visitor,
+};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use tandem_types::{Error, Result};
 

@@ -150,7 +150,9 @@ fn what_an_insert_says_of_taken_keys() {
         Some((vec![], OnConflict::DoNothing))
     );
     assert_eq!(
-        conflict("INSERT INTO t VALUES (1) ON CONFLICT (TS, \"H\") DO UPDATE SET v = EXCLUDED.V, \"W\" = excluded.\"W\""),
+        conflict(
+            "INSERT INTO t VALUES (1) ON CONFLICT (TS, \"H\") DO UPDATE SET v = EXCLUDED.V, \"W\" = excluded.\"W\""
+        ),
         Some((names(&["ts", "H"]), OnConflict::Update(names(&["v", "W"]))))
     );
 }
@@ -419,7 +421,10 @@ fn what_is_not_supported_is_refused_by_name() {
         ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = b + 1", "the form c = excluded.c"),
         ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = excluded.c", "the form c = excluded.c"),
         ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET (b, c) = (1, 2)", "the form c = excluded.c"),
-        ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = excluded.b WHERE a > 1", "WHERE behind DO"),
+        (
+            "INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = excluded.b WHERE a > 1",
+            "WHERE behind DO",
+        ),
         ("INSERT INTO t VALUES (1) ON CONFLICT ON CONSTRAINT c DO NOTHING", "name the key's columns"),
         ("INSERT INTO t VALUES (1) ON DUPLICATE KEY UPDATE a = 1", "ON CONFLICT (key) DO UPDATE"),
         ("INSERT OR REPLACE INTO t VALUES (1)", "ON CONFLICT (key) DO"),

@@ -27,7 +27,9 @@ use tandem_segment::column_stats;
 use tandem_types::{CommitId, DatabaseId, Error, Partition, Result, Seq, TableId, TableName, WriterId};
 
 use crate::as_of::AsOf;
-use crate::database::{AppendRequest, Database, Dropped, NodeRow, NodeSetting, Receipt, RowStream, SectionRows, StagedSection};
+use crate::database::{
+    AppendRequest, Database, Dropped, NodeRow, NodeSetting, Receipt, RowStream, SectionRows, StagedSection,
+};
 use crate::digest::AppendDigest;
 use crate::options::{Ack, ClientToken, ReadOptions, WriteOptions};
 
@@ -343,21 +345,28 @@ impl Database for TestDatabase {
             AsOf::Time(time) => past.commit_time() <= time,
         });
         let present = state.manifest.seq();
-        found.cloned().ok_or_else(|| Error::behind(format!("{at} is asked for at {present}")).with_seq(present))
+        found
+            .cloned()
+            .ok_or_else(|| Error::behind(format!("{at} is asked for at {present}")).with_seq(present))
     }
 
     async fn seq_at(&self, time: i64) -> Result<Seq> {
         let state = self.state.lock().unwrap();
-        Ok(state.past.iter().rfind(|past| past.commit_time() <= time).map(|past| past.seq()).unwrap_or_default())
+        Ok(state
+            .past
+            .iter()
+            .rfind(|past| past.commit_time() <= time)
+            .map(|past| past.seq())
+            .unwrap_or_default())
     }
 
     async fn before_drop(&self, name: &TableName) -> Result<Dropped> {
         let state = self.state.lock().unwrap();
         let dropped = |pair: &&[Arc<Manifest>]| {
             let [before, after] = pair else { return false };
-            before.table_named(name).is_some_and(|t| {
-                after.table(t.id()).is_none() && state.manifest.table(t.id()).is_none()
-            })
+            before
+                .table_named(name)
+                .is_some_and(|t| after.table(t.id()).is_none() && state.manifest.table(t.id()).is_none())
         };
         match state.past.windows(2).rfind(dropped) {
             Some([before, after]) => Ok(Dropped {

@@ -177,7 +177,7 @@ async fn what_does_not_fit_is_refused_and_changes_nothing() {
     let before = f.database.snapshot().seq();
     for (sql, kind, part) in [
         ("UPDATE t SET v = 40000", ErrorKind::InvalidInput, "column \"v\""),
-        ("UPDATE t SET w = 1, v = n * 1000", ErrorKind::InvalidInput, "column \"v\""),
+        ("UPDATE t SET w = 1, v = n * 10000", ErrorKind::InvalidInput, "column \"v\""),
         ("UPDATE t SET v = upper(name)", ErrorKind::InvalidInput, "column \"v\""),
         ("UPDATE t SET n = n * 9223372036854775807", ErrorKind::InvalidInput, "column \"n\""),
         ("UPDATE t SET n = n / (v - 1)", ErrorKind::InvalidInput, ""),

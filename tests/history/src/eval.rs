@@ -1,5 +1,6 @@
 //! The language of mutations, one value at a time: written from its definition, without a kernel.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 
 use arrow_schema::{DataType, TimeUnit};
@@ -211,8 +212,21 @@ fn bounds(data_type: &DataType) -> Option<(i128, i128)> {
 fn fit(i: i128, data_type: &DataType) -> Value {
     match bounds(data_type) {
         Some((first, last)) if first <= i && i <= last => Value::Int(i),
-        _ => Value::Null,
+        _ => {
+            OVERFLOWED.set(true);
+            Value::Null
+        }
     }
+}
+
+thread_local! {
+    static OVERFLOWED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a whole number did not fit its type in what this thread evaluated since it asked last. A query wraps such a
+/// number around, the log makes it null: which of the two a statement means is not settled by its words.
+pub fn has_overflowed() -> bool {
+    OVERFLOWED.take()
 }
 
 /// A value of another type; null where it has none there.

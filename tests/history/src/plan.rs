@@ -88,18 +88,20 @@ pub struct Plan {
 impl Plan {
     pub fn of(seed: u64) -> Self {
         let random = Random::new(seed);
-        let nodes = 1 + random.below(3);
+        let nodes = *random.pick(&[1, 1, 1, 2, 2, 3]);
         let delays = nodes > 1 && random.percent(60);
         let segments = random.percent(25);
         let window = random.percent(30).then(|| *random.pick(&["1us", "100ms", "1s"]));
         let mut generator = Generator::new(&random);
         generator.collects = window.is_some();
         let mut rounds = Vec::new();
-        for _ in 0..1 + random.below(2) {
+        for _ in 0..if random.percent(30) { 2 } else { 1 } {
             let create = Action::Statement(generator.create());
             rounds.push(Round { fresh: true, actions: vec![(random.below(nodes), create)] });
         }
-        for _ in 0..8 + random.below(20) {
+        // Many short ones, in which faults are near each other, and some long ones, for what takes its time.
+        let length = if random.percent(20) { 12 + random.below(20) } else { 4 + random.below(7) };
+        for _ in 0..length {
             let at_once = if nodes > 1 && random.percent(40) { 2 + random.below(2) } else { 1 };
             let fresh = random.percent(60);
             let actions = (0..at_once).map(|_| (random.below(nodes), generator.action())).collect();

@@ -98,16 +98,10 @@ fn every_read_equals_the_replayed_log() {
     }
     // What did not happen was not tested.
     if sum.histories >= 500 {
-        let seen = [
-            sum.commits,
-            sum.done,
-            sum.compactions,
-            sum.checkpoints,
-            sum.reopened,
-            sum.collected,
-            sum.pending,
-        ];
-        assert!(seen.iter().all(|n| *n > sum.histories / 2), "{sum:?}");
+        let often = [sum.commits, sum.done, sum.compactions, sum.pending];
+        assert!(often.iter().all(|n| *n > sum.histories / 2), "{sum:?}");
+        let seldom = [sum.late, sum.checkpoints, sum.reopened, sum.collected];
+        assert!(seldom.iter().all(|n| *n > sum.histories / 20), "{sum:?}");
         assert!(sum.done > 3 * sum.refused, "{sum:?}");
     }
 }

@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 use tandem_env::sim::{FaultStore, env, join};
 use tandem_history::{
-    Expected, Generator, Interpreter, PlainTable, Random, Statement, Tables, Term, Value, difference,
+    Expected, Generator, Interpreter, PlainTable, Random, Statement, Tables, Term, Value, difference, eval,
     expected, expr, value_at,
 };
 use tandem_log::Log;
@@ -209,7 +209,11 @@ impl History {
         answer: Option<UpdateResult>,
     ) -> Checked<()> {
         let (after, now_tables) = self.head();
+        eval::has_overflowed();
         let wanted = expected(statement, before, tables, after.commit_time());
+        if eval::has_overflowed() {
+            return Ok(());
+        }
         let wanted = wanted.map_err(|e| format!("{statement}\n  is taken, and makes no sense: {e}"))?;
         let Some(Expected { table, acts_on }) = wanted else { return Ok(()) };
         let found = now_tables.values().find(|t| t.name == table.name);

@@ -16,7 +16,7 @@ use crate::world::{World, event};
 pub async fn collect(world: Arc<World>, process: Arc<Process>) {
     let hard = world.plan.flavour == Flavour::Trimmed;
     while process.writer.is_running() && !process.life.is_dead() {
-        let wait = world.millis(200, if hard { 1200 } else { 5000 });
+        let wait = world.millis(100, if hard { 600 } else { 4000 });
         process.env.clock.sleep(wait).await;
         if process.writer.role().is_replica() || world.is_calm() {
             continue;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::plan::Flavour;
 use crate::scripts::Way;
 use crate::world::World;
 
@@ -41,8 +42,11 @@ pub struct Fate {
 }
 
 impl Fate {
-    fn of(world: &World, kinds: &[Fault]) -> Self {
-        let slow = |world: &World| !world.is_calm() && world.share(world.plan.slow);
+    fn of(world: &World, path: &str, kinds: &[Fault]) -> Self {
+        // Where much is to be deleted, only commits are slow: else there would be too few checkpoints to delete behind.
+        let hard = world.plan.flavour == Flavour::Trimmed;
+        let may_be_slow = !hard || path.ends_with(".commit");
+        let slow = |world: &World| !world.is_calm() && may_be_slow && world.share(world.plan.slow);
         let time = |world: &World| match slow(world) {
             true => world.millis(500, 6000),
             false => world.millis(1, 12),
@@ -53,8 +57,8 @@ impl Fate {
         Self { before, after, fault }
     }
 
-    pub fn of_read(world: &World, way: Option<Way>) -> Self {
-        let mut fate = Self::of(world, &[Fault::FailBefore, Fault::Throttle]);
+    pub fn of_read(world: &World, path: &str, way: Option<Way>) -> Self {
+        let mut fate = Self::of(world, path, &[Fault::FailBefore, Fault::Throttle]);
         // Whether it was done or not makes no difference.
         let fails = way.filter(|way| Fault::of_way(*way).is_some());
         fate.fault = fate.fault.or(fails.map(|_| Fault::FailBefore));
@@ -63,7 +67,8 @@ impl Fate {
 
     pub fn of_put(world: &World, path: &str, way: Option<Way>) -> Self {
         use Fault::{Conflict, FailAfter, FailBefore, Late, Throttle};
-        let mut fate = Self::of(world, &[FailBefore, FailAfter, FailAfter, Throttle, Conflict, Late, Late]);
+        let mut fate =
+            Self::of(world, path, &[FailBefore, FailAfter, FailAfter, Throttle, Conflict, Late, Late]);
         let spoils = path.starts_with("checkpoint/") && !world.is_calm() && world.share(world.plan.damage);
         fate.fault = fate.fault.or(way.and_then(Fault::of_way));
         if fate.fault.is_none() && spoils {

@@ -79,7 +79,8 @@ impl Plan {
             nodes,
             replicas,
             clients: if handover { 6 + below(5) } else { 2 + below(3) } as usize,
-            writes: if handover { 3 + below(4) } else { 4 + below(6) } as usize,
+            writes: (if handover { 3 + below(4) } else { 4 + below(6) } + if trimmed { 8 } else { 0 })
+                as usize,
             faults: [0, 5, 20, 60][below(4) as usize],
             slow: if trimmed { 24 } else { [0, 2, 10][below(3) as usize] },
             damage: often(4, 40),

@@ -91,7 +91,7 @@ impl NodeStore {
     /// A read: it takes its time, and may fail.
     async fn read<T>(&self, op: u64, path: &str, look: impl FnOnce(&World) -> Result<T>) -> Result<T> {
         let way = self.enter().await;
-        let Fate { before, after, fault } = Fate::of_read(&self.world, way);
+        let Fate { before, after, fault } = Fate::of_read(&self.world, path, way);
         self.world.sleep(before).await;
         let answer = match fault {
             Some(Fault::Throttle) => Err(lost("503 slow down")),

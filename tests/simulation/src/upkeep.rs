@@ -16,14 +16,15 @@ use crate::world::World;
 
 pub async fn upkeep(world: Arc<World>, process: Arc<Process>) {
     while process.writer.is_running() {
-        let wait = world.millis(200, if world.plan.flavour == Flavour::Trimmed { 1200 } else { 4000 });
+        let hard = world.plan.flavour == Flavour::Trimmed;
+        let wait = world.millis(100, if hard { 700 } else { 4000 });
         process.env.clock.sleep(wait).await;
         if process.writer.role().is_replica() || world.is_calm() {
             continue;
         }
         let began = process.writer.state();
         // Whatever fails is tried again later, or was done by somebody else.
-        let done = match world.below(4) {
+        let done = match world.below(if hard { 2 } else { 4 }) {
             0 => checkpoint(&process).await,
             _ => compact(&world, &process).await,
         };

@@ -62,12 +62,12 @@ fn other_bytes_at_the_same_seq() {
 
 #[test]
 fn no_floor_check_in_the_writer() {
-    caught(Mutant::NoFloorCheckInWriter, 400, &["I1", "I4", "I5"], trimmed);
+    caught(Mutant::NoFloorCheckInWriter, 1000, &["I1", "I4", "I5", "I17"], trimmed);
 }
 
 #[test]
 fn no_floor_check_in_the_reader() {
-    caught(Mutant::NoFloorCheckInReader, 2000, &["I4", "I5"], trimmed);
+    caught(Mutant::NoFloorCheckInReader, 2000, &["I4", "I5", "I17", "I23"], trimmed);
 }
 
 fn collecting(plan: &mut Plan) {

@@ -67,7 +67,8 @@ fn repeated(batches: &[RecordBatch], percent: usize, late: bool) -> Result<(Vec<
         let own = batch.num_rows() - again;
         keys += own;
         // Any number that wanders over all that came before.
-        let from = if late { (n.wrapping_mul(2_654_435_761) >> 7) % n.max(1) } else { n.saturating_sub(RECENT) };
+        let from =
+            if late { (n.wrapping_mul(2_654_435_761) >> 7) % n.max(1) } else { n.saturating_sub(RECENT) };
         let Some(earlier) = batches.get(from.min(n.saturating_sub(1))).filter(|_| again > 0) else {
             made.push(batch.clone());
             continue;
@@ -86,6 +87,8 @@ struct Bench {
     node: Node,
     runs: usize,
     mutations: usize,
+    /// From the first row's time to the last one's.
+    seconds: usize,
     // Removed with the value, and last.
     _home: tempfile::TempDir,
 }
@@ -105,7 +108,15 @@ impl Bench {
         let env = Env::open(url, &[])?;
         let node = Node::open(env, NodeConfig { upkeep: false, ..NodeConfig::default() }).await?;
         let session = node.engine().session("bench");
-        Ok(Self { session, node, runs: args.runs.max(1), mutations: args.mutations, _home: home })
+        let Workload { hosts, rows, .. } = args.workload;
+        Ok(Self {
+            session,
+            node,
+            runs: args.runs.max(1),
+            mutations: args.mutations,
+            seconds: rows / hosts.max(1) * 10,
+            _home: home,
+        })
     }
 
     async fn execute(&self, sql: &str) -> Result<()> {
@@ -226,14 +237,16 @@ impl Bench {
             self.execute(&format!("OPTIMIZE TABLE {table}")).await?;
         }
         for n in 0..self.mutations {
-            let at = format!("2016-01-01T0{}:{:02}:00", n % 10, n % 60);
+            // Somewhere within the time of the rows, a tick of each host being ten seconds.
+            let seconds = self.seconds * n / self.mutations;
+            let at = format!("TIMESTAMP '2016-01-01T00:00:00' + INTERVAL '{seconds} seconds'");
             let sql = match n % 4 {
-                0 => format!("DELETE FROM keyed WHERE hostname = 'host_{n}' AND ts = '{at}'"),
+                0 => format!("DELETE FROM keyed WHERE hostname = 'host_{n}' AND ts = {at}"),
                 1 => {
                     format!("UPDATE keyed SET usage_user = 0 WHERE hostname = 'host_{n}' AND usage_idle > 90")
                 }
                 2 => format!(
-                    "UPDATE keyed SET usage_idle = usage_idle + 1 WHERE ts >= '{at}' AND hostname = 'host_{n}'"
+                    "UPDATE keyed SET usage_idle = usage_idle + 1 WHERE ts >= {at} AND hostname = 'host_{n}'"
                 ),
                 _ => format!("DELETE FROM keyed WHERE rack = '{n}' AND usage_nice = {n} AND usage_user > 50"),
             };

@@ -167,6 +167,7 @@ impl CommitTask {
     /// Applies what others committed, from the store; how many commits that were.
     pub(super) async fn catch_up(&mut self) -> Result<usize> {
         let shared = self.shared.clone();
+        let before = shared.applied();
         let caught_up = match &shared.limiter {
             Some(limiter) => self.catch_up_within(limiter).await,
             None => self.catch_up_with_all().await,
@@ -174,35 +175,32 @@ impl CommitTask {
         match caught_up {
             Err(e) if e.kind() == ErrorKind::HistoryGone => {
                 tracing::info!(reason = %e, "too far behind to go on commit by commit");
-                self.start_over().await
+                self.start_over().await?;
+                Ok(usize::try_from(shared.applied().0 - before.0).unwrap_or(usize::MAX))
             }
             caught_up => caught_up,
         }
     }
 
-    /// The log was trimmed past the state here: the newest state comes from a checkpoint. How many commits lie between.
+    /// The log was trimmed past where it was looked at: the newest state comes from a checkpoint, unless peers have brought
+    /// it meanwhile.
     ///
     /// # Errors
     ///
     /// As of recovery. `Unavailable` where a limit keeps this node at a state that cannot be had any more.
-    pub(super) async fn start_over(&mut self) -> Result<usize> {
-        let before = self.shared.applied();
+    pub(super) async fn start_over(&mut self) -> Result<()> {
         let (log, config) = (&self.shared.log, &self.shared.config);
         let recovered = log.recover_within(&config.limit, log.env().clock.now_micros()).await?;
-        let state = recovered.manifest;
+        let (state, before) = (recovered.manifest, self.shared.applied());
         if state.seq() <= before {
-            return Err(Error::damaged(format!(
-                "the log was trimmed past {before}, and its checkpoints lead to {} only",
-                state.seq()
-            )));
+            return Ok(());
         }
         tracing::warn!(from = %before, to = %state.seq(), "started over from a checkpoint");
         metrics::counter!("tandem_starts_over_total").increment(1);
         self.shared.logged_bytes.fetch_add(recovered.replayed_bytes, Ordering::Relaxed);
         self.others.held = Held::default();
-        let commits = usize::try_from(state.seq().0 - before.0).unwrap_or(usize::MAX);
         self.publish(state);
-        Ok(commits)
+        Ok(())
     }
 
     async fn catch_up_with_all(&mut self) -> Result<usize> {

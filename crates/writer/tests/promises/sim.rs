@@ -115,7 +115,15 @@ impl Node {
         batches: Vec<RecordBatch>,
     ) -> Result<Committed> {
         let schema = batches[0].schema();
-        let append = Append { table: TableName::public(table), schema, policy, on_conflict: None, create, token, queued: None };
+        let append = Append {
+            table: TableName::public(table),
+            schema,
+            policy,
+            on_conflict: None,
+            create,
+            token,
+            queued: None,
+        };
         let rows = futures::stream::iter(batches.into_iter().map(Ok::<_, Error>)).boxed();
         self.writer.append(append, rows).await
     }

@@ -15,7 +15,7 @@ use tandem_manifest::{
     FileState, Manifest, MutateDraft, MutateIntent, MutateTarget, SectionDraft, Step, Table,
 };
 use tandem_segment::column_stats;
-use tandem_types::{Column, ColumnId, Partition, Result, Seq, TableName, TableSchema};
+use tandem_types::{Column, ColumnId, Partition, Result, TableName, TableSchema};
 
 use super::{TestDatabase, partitions_of};
 use crate::database::{Database, Receipt, SectionRows};
@@ -227,10 +227,6 @@ impl TestDatabase {
     pub(in crate::tests) fn column(&self, table: &str, name: &str) -> Column {
         let manifest = self.snapshot();
         manifest.require(&TableName::public(table)).unwrap().schema().by_name(name).unwrap().clone()
-    }
-
-    pub(in crate::tests) fn seq(&self) -> Seq {
-        self.snapshot().seq()
     }
 }
 

@@ -35,7 +35,8 @@ impl Check {
             return Ok(None);
         }
         let Some(predicate) = always() else { return Ok(None) };
-        let assignments = assignments.iter().map(|(column, value)| (*column, unguarded(value).clone())).collect();
+        let assignments =
+            assignments.iter().map(|(column, value)| (*column, unguarded(value).clone())).collect();
         let kind = MutationKind::Update { predicate, assignments };
         let mutation = Mutation { table: analysed.table.id(), kind, time: None, statement: String::new() };
         let key = MutationKey { seq: view.snapshot.seq().next(), transaction: 0, section: 0, ordinal: 0 };
