@@ -207,7 +207,7 @@ def test_keys_are_told_by_flight_sql(client, node):
     def keys(table):
         name = "type.googleapis.com/arrow.flight.protocol.sql.CommandGetPrimaryKeys"
         command = field(1, name.encode()) + field(2, field(3, table.encode()))
-        info = client.get_flight_info(flight.FlightDescriptor.for_command(command))
+        info = client.get_flight_info(fl.FlightDescriptor.for_command(command))
         return client.do_get(info.endpoints[0].ticket).read_all().to_pylist()
 
     columns = [(row["db_schema_name"], row["table_name"], row["column_name"], row["key_sequence"]) for row in keys("with_key")]

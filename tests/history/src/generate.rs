@@ -236,7 +236,7 @@ impl<'a> Generator<'a> {
         if column.nullable && self.random.percent(25) {
             return Value::Null;
         }
-        terms::constant(self.random, &column.data_type)
+        terms::constant(self.random, &column.data_type, !self.sql)
     }
 
     fn insert(&mut self, at: usize) -> Insert {
@@ -284,7 +284,7 @@ impl<'a> Generator<'a> {
 
     /// A predicate, and the times that it holds for.
     fn predicate(&self, shape: &Shape) -> (crate::statement::Term, Option<(i64, i64)>) {
-        let terms = Terms { random: self.random, shape, plain: false };
+        let terms = Terms { random: self.random, shape, plain: false, small: self.sql };
         let times = shape.timestamp.as_ref().and_then(|name| {
             let column = shape.columns.iter().find(|c| c.name == *name)?;
             let DataType::Timestamp(unit, _) = &column.data_type else { return None };
@@ -312,7 +312,7 @@ impl<'a> Generator<'a> {
     /// A table and a condition for a query of it: one that no value makes fail.
     pub fn query(&self) -> Option<(String, crate::statement::Term)> {
         let shape = (!self.tables.is_empty()).then(|| self.random.pick(&self.tables))?;
-        let terms = Terms { random: self.random, shape, plain: true };
+        let terms = Terms { random: self.random, shape, plain: true, small: self.sql };
         let whole = match (self.predicate(shape), self.random.percent(40)) {
             // Its first half is the range of times.
             ((crate::statement::Term::Binary { left, .. }, Some(_)), true) => {
@@ -343,7 +343,7 @@ impl<'a> Generator<'a> {
         if free.is_empty() {
             return self.delete(at, inside);
         }
-        let terms = Terms { random: r, shape, plain: false };
+        let terms = Terms { random: r, shape, plain: false, small: self.sql };
         let (predicate, time) = self.predicate(shape);
         let mut assignments: Vec<(String, crate::statement::Term)> = Vec::new();
         for _ in 0..1 + r.below(2) {

@@ -180,7 +180,10 @@ impl Interpreter {
                 known(tables, mutation.table)?.mutate(mutation, section, header.commit_time)?;
             }
             Op::RestoreTable(image) => {
-                let then = self.tables(image.as_of).and_then(|tables| tables.get(&image.state.table));
+                let at = |seq: Seq| self.tables(seq).and_then(|tables| tables.get(&image.state.table));
+                // An UNDROP brings back what was there within the commit that dropped it: before it, as far as a commit
+                // of one statement goes.
+                let then = at(image.as_of).or_else(|| at(Seq(image.as_of.0.saturating_sub(1))));
                 let mut then = then.ok_or_else(|| wrong("a table is restored that was not there"))?.clone();
                 Arc::make_mut(&mut then).name = image.state.name.clone();
                 tables.insert(image.state.table, then);

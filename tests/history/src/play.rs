@@ -341,13 +341,19 @@ impl History<'_> {
                 ));
             }
             // The other way to the rows: in closed groups, streamed where they can be.
-            let again = read::as_compaction(&inputs, table).await;
-            let again = again.map_err(|e| {
-                wrong(name, format!("table {} at {seq} cannot be compacted: {:?}: {e}", plain.name, e.kind()))
-            })?;
-            if let Some(difference) = difference(plain, again) {
-                let text = format!("table {} at {seq}, node {index}, as compaction reads it:", plain.name);
-                return Err(wrong(name, format!("{text}\n{difference}")));
+            if self.played.tables.is_multiple_of(2) {
+                let again = read::as_compaction(&inputs, table).await;
+                let again = again.map_err(|e| {
+                    wrong(
+                        name,
+                        format!("table {} at {seq} cannot be compacted: {:?}: {e}", plain.name, e.kind()),
+                    )
+                })?;
+                if let Some(difference) = difference(plain, again) {
+                    let text =
+                        format!("table {} at {seq}, node {index}, as compaction reads it:", plain.name);
+                    return Err(wrong(name, format!("{text}\n{difference}")));
+                }
             }
             check_files(table)
                 .map_err(|text| wrong(name, format!("table {} at {seq}: {text}", plain.name)))?;
@@ -389,8 +395,11 @@ impl History<'_> {
                 return Err(wrong(name, text));
             }
         }
-        let recovered = self.nodes[0].log.recover().await?.manifest;
-        self.check_state(past, &recovered)
+        if self.plan.seed.is_multiple_of(4) {
+            let recovered = self.nodes[0].log.recover().await?.manifest;
+            self.check_state(past, &recovered)?;
+        }
+        Ok(())
     }
 }
 

@@ -24,15 +24,16 @@ const ARITHMETIC: [BinaryOp; 5] =
     [BinaryOp::Add, BinaryOp::Subtract, BinaryOp::Multiply, BinaryOp::Divide, BinaryOp::Modulo];
 
 /// A value of a type that is not null: mostly one of few, so that rows meet; sometimes an extreme one.
-pub fn constant(r: &Random, data_type: &DataType) -> Value {
+pub fn constant(r: &Random, data_type: &DataType, extremes: bool) -> Value {
     let small = r.below(7) as i128;
+    let extreme = extremes && r.percent(10);
     match data_type {
         DataType::Boolean => Value::Bool(r.percent(50)),
-        DataType::UInt8 => Value::Int(if r.percent(10) { 255 } else { small }),
-        DataType::Int8 => Value::Int(*r.pick(&[small - 2, small - 2, small - 2, 127, -128])),
-        DataType::Int32 if r.percent(10) => Value::Int(*r.pick(&[i32::MAX.into(), i32::MIN.into()])),
-        DataType::Int64 if r.percent(10) => Value::Int(*r.pick(&[i64::MAX.into(), i64::MIN.into(), 1 << 53])),
-        DataType::Float32 | DataType::Float64 if r.percent(10) => {
+        DataType::UInt8 => Value::Int(if extreme { 255 } else { small }),
+        DataType::Int8 if extreme => Value::Int(*r.pick(&[127, -128])),
+        DataType::Int32 if extreme => Value::Int(*r.pick(&[i32::MAX.into(), i32::MIN.into()])),
+        DataType::Int64 if extreme => Value::Int(*r.pick(&[i64::MAX.into(), i64::MIN.into(), 1 << 53])),
+        DataType::Float32 | DataType::Float64 if extreme => {
             Value::Float(*r.pick(&[f64::INFINITY, f64::NAN, -0.0, 16_777_216.0]))
         }
         DataType::Float32 | DataType::Float64 => Value::Float(small as f64 / 2.0 - 1.0),
@@ -80,8 +81,10 @@ pub fn between(column: &Declared, first: i64, last: i64) -> Term {
 pub struct Terms<'a> {
     pub random: &'a Random,
     pub shape: &'a Shape,
-    /// Nothing that can fail to be computed.
+    /// Nothing that is computed.
     pub plain: bool,
+    /// Nothing that overflows: whole numbers of the query engine wrap around, those of the log do not.
+    pub small: bool,
 }
 
 impl Terms<'_> {
@@ -101,7 +104,7 @@ impl Terms<'_> {
 
     /// Constants that the table's rows may have.
     fn constant_for(&self, data_type: &DataType) -> Value {
-        constant(self.random, data_type)
+        constant(self.random, data_type, !self.small)
     }
 
     /// An expression of type boolean.
@@ -124,7 +127,8 @@ impl Terms<'_> {
             }
             4 => {
                 let data_type = self.any().data_type.clone();
-                let mut list: Vec<Value> = (0..1 + r.below(3)).map(|_| constant(r, &data_type)).collect();
+                let mut list: Vec<Value> =
+                    (0..1 + r.below(3)).map(|_| constant(r, &data_type, !self.small)).collect();
                 if r.percent(15) {
                     list.push(Value::Null);
                 }
@@ -196,12 +200,15 @@ impl Terms<'_> {
                 (TimeUnit::Microsecond, Some(_)) => Term::Now,
                 _ => Term::Cast { of: boxed(Term::Now), to: data_type.clone() },
             },
+            DataType::Int8 | DataType::UInt8 if self.small => leaf(),
             // Numbers.
             _ => match r.below(10) {
                 0..5 => {
                     let (left, right) =
                         (self.of_type(data_type, depth - 1), self.of_type(data_type, depth - 1));
-                    Term::Binary { op: *r.pick(&ARITHMETIC), left: boxed(left), right: boxed(right) }
+                    let op = *r.pick(&ARITHMETIC);
+                    let op = if self.small && op == BinaryOp::Multiply { BinaryOp::Add } else { op };
+                    Term::Binary { op, left: boxed(left), right: boxed(right) }
                 }
                 5 | 6 => {
                     let froms = [DataType::Int64, DataType::Int32, DataType::Float64, DataType::Int8];

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tandem_history::{Plan, Played, play, shrink};
 
 /// As many as a run of all tests has time for.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 1000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())

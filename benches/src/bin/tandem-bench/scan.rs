@@ -108,7 +108,7 @@ async fn files_of(client: &Client, home: &Path) -> Result<String> {
     dir.to_str().map(|d| format!("{d}/")).ok_or_else(|| Error::internal("a directory's name is no text"))
 }
 
-pub fn plain_error(error: &datafusion::error::DataFusionError) -> Error {
+fn plain_error(error: &datafusion::error::DataFusionError) -> Error {
     Error::internal(format!("plain DataFusion: {error}"))
 }
 

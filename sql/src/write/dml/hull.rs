@@ -69,8 +69,9 @@ impl Of<'_> {
         let Expr::Literal(value, _) = value else { return None };
         let (ticks, of) = ticks(value)?;
         let Some(ticks) = ticks else {
-            // No comparison with null is true.
-            return (op != Operator::IsNotDistinctFrom).then_some(NONE);
+            // No comparison with null is true, but for the two that take it for a value.
+            let of_values = !matches!(op, Operator::IsNotDistinctFrom | Operator::IsDistinctFrom);
+            return of_values.then_some(NONE);
         };
         if of != unit {
             return None;
@@ -179,6 +180,11 @@ mod tests {
         assert!(of(&lit(false).and(ts().gt(ms(9)))).is_some_and(is_empty));
         assert!(of(&ts().gt(lit(ScalarValue::TimestampMillisecond(None, None)))).is_some_and(is_empty));
         assert_eq!(of(&lit(true)), None);
+        let null = Box::new(lit(ScalarValue::TimestampMillisecond(None, None)));
+        for op in [Operator::IsDistinctFrom, Operator::IsNotDistinctFrom] {
+            let predicate = BinaryExpr { left: Box::new(ts()), op, right: null.clone() };
+            assert_eq!(of(&Expr::BinaryExpr(predicate)), None, "{op}");
+        }
     }
 
     proptest! {
