@@ -104,7 +104,7 @@ def test_a_name_that_is_taken_is_told(cursor):
 
 def test_update_and_delete_tell_how_many_rows(cursor):
     cursor.execute("CREATE TABLE fixed (ts TIMESTAMP, host VARCHAR, n BIGINT)")
-    cursor.execute("INSERT INTO fixed SELECT to_timestamp(value * 3600), 'h' || value % 10, value FROM generate_series(1, 1000) s")
+    cursor.execute("INSERT INTO fixed SELECT to_timestamp(value * 3600), 'h' || (value % 10), value FROM generate_series(1, 1000) s")
     cursor.execute("UPDATE fixed SET n = -n WHERE host = 'h3'")
     assert cursor.rowcount == 100
     # A function is evaluated by the node, a comparison is logged: both are counted.
@@ -147,7 +147,7 @@ def test_rows_that_say_what_becomes_of_taken_keys(cursor):
     cursor.execute(insert, (1, 4, None))
     assert fetch(cursor, "SELECT * FROM taken_keys") == [(1, 4, None)]
     with pytest.raises(adbc_driver_manager.NotSupportedError, match="excluded"):
-        cursor.execute(f"{insert} ON CONFLICT (id) DO UPDATE SET b = b + 1", (1, 5, 5))
+        cursor.execute("INSERT INTO taken_keys VALUES (1, 5, 5) ON CONFLICT (id) DO UPDATE SET b = b + 1")
 
 
 def test_no_transactions_are_promised(node):

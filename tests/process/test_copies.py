@@ -4,13 +4,22 @@ import json
 
 import pytest
 
-from harness import run
+from harness import Node, run
 
 
 @pytest.fixture
-def rows(node):
+def rows(tmp_path):
+    node = Node(tmp_path / "store")
+    node.start()
+    try:
+        yield filled(node)
+    finally:
+        node.stop()
+
+
+def filled(node):
     node.sql("CREATE TABLE t (ts TIMESTAMP, v BIGINT)")
-    node.sql("INSERT INTO t SELECT TIMESTAMP '2024-01-01' + i * INTERVAL '1 second', i FROM generate_series(1, 1000) g(i)")
+    node.sql("INSERT INTO t SELECT to_timestamp(1704067200 + value), value FROM generate_series(1, 1000)")
     node.sql("OPTIMIZE TABLE t")
     node.sql("INSERT INTO t VALUES (TIMESTAMP '2024-01-02', 1001)")
     return node

@@ -102,7 +102,11 @@ impl Log {
     ) -> Result<Option<(Manifest, Vec<PartRef>)>> {
         let recorded = match known.map(|p| (p.seq, p.root_hash)).or(manifest.checkpoint()) {
             // A log that begins with a copied state has recorded nothing yet: the floor names what it rests on.
-            None => self.newest_floor().await?.map(|floor| (floor.checkpoint, floor.root_hash)),
+            None => {
+                // Unless others have trimmed the log far beyond this state.
+                let floor = self.newest_floor().await?.filter(|floor| floor.checkpoint <= manifest.seq());
+                floor.map(|floor| (floor.checkpoint, floor.root_hash))
+            }
             recorded => recorded,
         };
         let Some((seq, root_hash)) = recorded else { return Ok(None) };

@@ -83,7 +83,8 @@ pub struct Terms<'a> {
     pub shape: &'a Shape,
     /// Nothing that is computed.
     pub plain: bool,
-    /// Nothing that overflows: whole numbers of the query engine wrap around, those of the log do not.
+    /// Nothing that fails for some values: the query engine's whole numbers wrap around where those of the log are null, and
+    /// it takes `a / a` for 1.
     pub small: bool,
 }
 
@@ -207,7 +208,7 @@ impl Terms<'_> {
                     let (left, right) =
                         (self.of_type(data_type, depth - 1), self.of_type(data_type, depth - 1));
                     let op = *r.pick(&ARITHMETIC);
-                    let op = if self.small && op == BinaryOp::Multiply { BinaryOp::Add } else { op };
+                    let op = if self.small { *r.pick(&ARITHMETIC[..2]) } else { op };
                     Term::Binary { op, left: boxed(left), right: boxed(right) }
                 }
                 5 | 6 => {

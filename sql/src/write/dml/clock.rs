@@ -35,7 +35,7 @@ pub(super) fn stop(expr: Expr) -> DfResult<Transformed<Expr>> {
 
 /// The type of a column of the clock; `None` for all other columns.
 pub(super) fn type_of(column: &Column) -> Option<DataType> {
-    if !column.relation.as_ref().is_some_and(|relation| relation.table() == CLOCK) {
+    if column.relation.as_ref().is_none_or(|relation| relation.table() != CLOCK) {
         return None;
     }
     FUNCTIONS.iter().find(|(name, _)| *name == column.name).map(|(_, data_type)| data_type.clone())

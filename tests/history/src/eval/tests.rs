@@ -101,7 +101,7 @@ fn lists_and_nulls() {
     assert_eq!(within(one.clone(), &[one.clone(), Value::Null], false), Value::Bool(true));
     assert_eq!(within(one.clone(), &[one.clone(), Value::Null], true), Value::Bool(false));
     assert_eq!(within(two.clone(), &[one.clone(), Value::Null], false), Value::Null);
-    assert_eq!(within(two, &[one.clone()], true), Value::Bool(true));
+    assert_eq!(within(two, std::slice::from_ref(&one), true), Value::Bool(true));
     assert_eq!(within(Value::Null, &[one], false), Value::Null);
     let null = || constant(&Int32, Value::Null);
     assert_eq!(answer(&binary(BinaryOp::Eq, null(), null())), Value::Null);
