@@ -114,7 +114,10 @@ mod tests {
             async move { Ok::<_, Error>(both.get(&Path::from(path)).await?.bytes().await?.to_vec()) }
         };
         assert_eq!(read("data/1/x").await.unwrap(), b"theirs");
-        assert_eq!(both.get_ranges(&Path::from("wal/y"), &[1..3]).await.unwrap()[0], "he");
+        assert_eq!(
+            both.get_ranges(&Path::from("wal/y"), std::slice::from_ref(&(1..3))).await.unwrap()[0],
+            "he"
+        );
         assert!(matches!(read("log/1").await, Err(Error::NotFound { .. })), "logs are not shared");
         both.put(&Path::from("data/1/x"), put("ours")).await.unwrap();
         assert_eq!(read("data/1/x").await.unwrap(), b"ours");
