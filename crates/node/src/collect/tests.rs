@@ -25,6 +25,7 @@ async fn node(dir: &tempfile::TempDir, node_id: &str) -> Node {
     Node::open(env, config).await.unwrap()
 }
 
+#[expect(clippy::disallowed_methods, reason = "the node under test goes by the real clock")]
 async fn run(session: &Arc<Session>, sql: &str) -> Seq {
     // The window is a millisecond.
     tokio::time::sleep(Duration::from_millis(3)).await;
