@@ -40,6 +40,7 @@ const FLOORS: &[(&str, u8)] = &[
 const SIDEWAYS: &[(&str, &str, &str)] = &[
     ("tandem-log", "tandem-manifest", "a checkpoint is a manifest written out, and recovery ends in one"),
     ("tandem-fold", "tandem-segment", "constants are decoded behind its guard"),
+    ("tandem-history-sql", "tandem-history", "the same histories, played through SQL"),
 ];
 
 /// Libraries that only these crates may use, because all that is built on them must be rebuilt and understood

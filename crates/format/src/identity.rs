@@ -34,6 +34,12 @@ pub fn decode_identity(bytes: &[u8]) -> Result<Identity> {
     }
     let version: u32 =
         field(text, "version").and_then(|v| v.parse().ok()).ok_or_else(|| damaged("names no version"))?;
+    // Before anything else is judged: a newer version may write it in another form.
+    if version > FORMAT_VERSION {
+        return Err(Error::newer_format(format!(
+            "tandem.json says format version {version}, this program reads up to {FORMAT_VERSION}: upgrade it"
+        )));
+    }
     let database =
         field(text, "database").and_then(DatabaseId::parse).ok_or_else(|| damaged("names no database id"))?;
     let identity = Identity { database };
@@ -41,11 +47,6 @@ pub fn decode_identity(bytes: &[u8]) -> Result<Identity> {
         return Err(damaged(
             "is not what any version of this program wrote: its checksum or its form is wrong",
         ));
-    }
-    if version > FORMAT_VERSION {
-        return Err(Error::newer_format(format!(
-            "tandem.json needs format version {version}, this program reads up to {FORMAT_VERSION}: upgrade it"
-        )));
     }
     Ok(identity)
 }
@@ -85,6 +86,10 @@ mod tests {
         let kind = |text: &str| decode_identity(text.as_bytes()).unwrap_err().kind();
         assert_eq!(kind("{\"format\":\"other\"}"), ErrorKind::Damaged);
         assert_eq!(kind(&text_of(&Identity { database: DatabaseId(1) }, 4)), ErrorKind::NewerFormat);
+        assert_eq!(
+            kind("{\"format\":\"tandemdb\",\"version\":99,\"of\":\"the future\"}"),
+            ErrorKind::NewerFormat
+        );
         assert_eq!(kind("{\"format\":\"tandemdb\",\"version\":1,\"database\":\"x\"}"), ErrorKind::Damaged);
         assert_eq!(kind(""), ErrorKind::Damaged);
     }
