@@ -181,7 +181,7 @@ impl Db {
     async fn checkpoint(&mut self) -> WrittenCheckpoint {
         let previous = self.last.clone().filter(|p| self.state.checkpoint() == Some((p.seq, p.root_hash)));
         let written = self.log.write_checkpoint(&self.state, previous.as_ref()).await.unwrap();
-        self.commit(Step::Checkpoint { seq: written.seq, root_hash: written.root_hash }).await;
+        self.commit(written.record()).await;
         self.last = Some(written.clone());
         written
     }

@@ -95,7 +95,7 @@ impl Db {
 
     async fn checkpoint(&self) {
         let written = self.log.write_checkpoint(&self.writer.state(), None).await.unwrap();
-        let step = Step::Checkpoint { seq: written.seq, root_hash: written.root_hash };
+        let step = written.record();
         self.writer.submit_upkeep(written.seq, vec![step]).await.unwrap();
     }
 

@@ -9,7 +9,7 @@ use tandem_format::{
     CheckpointRoot, PartRef, commit_path, decode_part, decode_root, encode_part, encode_root, part_path,
     root_path,
 };
-use tandem_manifest::Manifest;
+use tandem_manifest::{Manifest, Step};
 use tandem_types::{Error, ErrorKind, Result, Seq};
 
 use crate::Log;
@@ -25,10 +25,19 @@ const RUN: usize = 256;
 pub struct WrittenCheckpoint {
     pub seq: Seq,
     pub root_hash: [u8; 32],
+    /// The recorded one that it goes on from.
+    pub after: Option<(Seq, [u8; 32])>,
     /// Its parts, so that the next one reuses those that did not change.
     pub parts: Vec<PartRef>,
     /// Bytes that had to be written.
     pub bytes_written: u64,
+}
+
+impl WrittenCheckpoint {
+    /// What records it.
+    pub fn record(&self) -> Step {
+        Step::Checkpoint { seq: self.seq, root_hash: self.root_hash, after: self.after }
+    }
 }
 
 impl Log {
@@ -78,7 +87,13 @@ impl Log {
             None => (root_hash, refs),
         };
         self.verify_checkpoint(manifest, root_hash, base).await?;
-        Ok(WrittenCheckpoint { seq: manifest.seq(), root_hash, parts, bytes_written })
+        Ok(WrittenCheckpoint {
+            seq: manifest.seq(),
+            root_hash,
+            after: manifest.checkpoint(),
+            parts,
+            bytes_written,
+        })
     }
 
     /// Puts the root. Where another node, or this one before a crash, wrote the root of the same state already,

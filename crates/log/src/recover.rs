@@ -205,8 +205,9 @@ impl Log {
         if !recorded {
             return Ok(None);
         }
-        let parts = self.load_root(seq).await?.0.parts;
-        let checkpoint = Some(WrittenCheckpoint { seq, root_hash, parts, bytes_written: 0 });
+        let root = self.load_root(seq).await?.0;
+        let (after, parts) = (root.recorded, root.parts);
+        let checkpoint = Some(WrittenCheckpoint { seq, root_hash, after, parts, bytes_written: 0 });
         let (replayed, replayed_bytes) = (replay.commits, replay.bytes);
         Ok(Some((Recovered { manifest, checkpoint, replayed, replayed_bytes }, replay.ended)))
     }

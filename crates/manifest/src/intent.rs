@@ -62,9 +62,11 @@ pub enum Step {
     },
     Append(AppendIntent),
     Replace(Replace),
+    /// Records a checkpoint; rejected unless the newest recorded one is still the one that it goes on from.
     Checkpoint {
         seq: Seq,
         root_hash: [u8; 32],
+        after: Option<(Seq, [u8; 32])>,
     },
     /// Replaces the epoch before `epoch` and its primary; rejected once somebody else did.
     Promote {

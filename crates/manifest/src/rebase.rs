@@ -142,7 +142,14 @@ impl Draft {
             // Another node was quicker: what was wanted is there.
             Step::Checkpoint { seq, .. }
                 if self.state.checkpoint.is_some_and(|(newest, _)| newest >= *seq) => {}
-            Step::Checkpoint { seq, root_hash } => {
+            // Whoever collects follows the chain of what each checkpoint goes on from: one that is not on it loses its parts,
+            // and so would the next one, which shares them.
+            Step::Checkpoint { seq, after, .. } if self.state.checkpoint != *after => {
+                return Err(Rejection::Refused(Error::serialization(format!(
+                    "another checkpoint was recorded while the one at {seq} was written"
+                ))));
+            }
+            Step::Checkpoint { seq, root_hash, .. } => {
                 self.push(Op::Checkpoint { seq: *seq, root_hash: *root_hash })?;
             }
             Step::Promote { epoch, primary } => {

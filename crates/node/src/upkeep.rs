@@ -252,6 +252,17 @@ impl Shared {
     }
 
     async fn checkpoint_locked(&self, upkeep: &mut Upkeep) -> Result<Seq> {
+        let mut conflicts = 0;
+        loop {
+            match self.checkpoint_once(upkeep).await {
+                // Another node recorded one meanwhile: this one goes on from there, if anything is left to write.
+                Err(e) if e.kind() == ErrorKind::Serialization && conflicts < CONFLICTS_MAX => conflicts += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn checkpoint_once(&self, upkeep: &mut Upkeep) -> Result<Seq> {
         let state = self.writer.state();
         match state.checkpoint() {
             // The only commit since is the record itself.
@@ -264,7 +275,7 @@ impl Shared {
         let previous = upkeep.checkpoint.as_ref().filter(|p| recorded == Some((p.seq, p.root_hash))).cloned();
         let (log, of) = (self.log.clone(), state.clone());
         let written = self.aside(async move { log.write_checkpoint(&of, previous.as_ref()).await }).await?;
-        let step = Step::Checkpoint { seq: written.seq, root_hash: written.root_hash };
+        let step = written.record();
         self.writer.submit_upkeep(state.seq(), vec![step]).await?;
         tracing::debug!(seq = %written.seq, bytes = written.bytes_written, "checkpoint");
         metrics::counter!("tandem_checkpoints_total").increment(1);

@@ -91,7 +91,7 @@ async fn build(env: &Env) {
     let replace = run(&inputs, &jobs).await.unwrap().replace;
     writer.submit_upkeep(replace.base, vec![Step::Replace(replace)]).await.unwrap();
     let written = log.write_checkpoint(&writer.state(), None).await.unwrap();
-    let step = Step::Checkpoint { seq: written.seq, root_hash: written.root_hash };
+    let step = written.record();
     writer.submit_upkeep(written.seq, vec![step]).await.unwrap();
     append(&writer, rows(2_000_000, 12)).await;
     append(&writer, rows(3_000_000, 2)).await;

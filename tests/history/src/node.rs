@@ -320,7 +320,7 @@ impl Node {
         let kept = self.checkpoint.clone();
         let previous = kept.filter(|p| state.checkpoint() == Some((p.seq, p.root_hash)));
         let written = self.log.write_checkpoint(&state, previous.as_ref()).await?;
-        let step = Step::Checkpoint { seq: written.seq, root_hash: written.root_hash };
+        let step = written.record();
         self.writer.submit_upkeep(state.seq(), vec![step]).await?;
         self.checkpoint = Some(written);
         Ok(())

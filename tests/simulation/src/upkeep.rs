@@ -57,7 +57,7 @@ pub async fn checkpoint(process: &Process) -> Result<()> {
     let kept = process.checkpoint.lock().unwrap().clone();
     let previous = kept.filter(|p| state.checkpoint() == Some((p.seq, p.root_hash)));
     let written = process.log.write_checkpoint(&state, previous.as_ref()).await?;
-    let step = Step::Checkpoint { seq: written.seq, root_hash: written.root_hash };
+    let step = written.record();
     process.writer.submit_upkeep(state.seq(), vec![step]).await?;
     *process.checkpoint.lock().unwrap() = Some(written);
     Ok(())

@@ -86,8 +86,7 @@ fn history(seed: u64, sum: &mut Sum) {
                         written = db.log.write_checkpoint(&db.state, None).await.ok();
                     }
                     Some(one) => {
-                        let tandem_log::WrittenCheckpoint { seq, root_hash, .. } = one;
-                        db.try_commit(Step::Checkpoint { seq, root_hash }).await;
+                        db.try_commit(one.record()).await;
                     }
                 },
                 12 => {

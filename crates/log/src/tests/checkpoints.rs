@@ -16,7 +16,7 @@ async fn grown(store: &std::sync::Arc<tandem_env::sim::FaultStore>) -> Node {
 }
 
 fn record(written: &WrittenCheckpoint) -> Step {
-    Step::Checkpoint { seq: written.seq, root_hash: written.root_hash }
+    written.record()
 }
 
 #[test]

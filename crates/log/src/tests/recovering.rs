@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tandem_env::sim::FaultStore;
 use tandem_format::{commit_path, part_path, root_path};
-use tandem_manifest::{Manifest, Step};
+use tandem_manifest::Manifest;
 use tandem_types::{Error, ErrorKind, Seq};
 
 use super::{Node, append, bytes_of, overwrite, run, store};
@@ -20,7 +20,7 @@ pub(super) async fn with_checkpoints(store: &Arc<FaultStore>) -> (Node, [Written
         node.commit(append(30)).await;
         node.tick(&format!("s{n}")).await;
         let one = node.log.write_checkpoint(&node.state, written.last()).await.unwrap();
-        node.commit(Step::Checkpoint { seq: one.seq, root_hash: one.root_hash }).await;
+        node.commit(one.record()).await;
         node.tick(&format!("r{n}")).await;
         written.push(one);
     }
@@ -263,7 +263,7 @@ fn recovery_ends_where_a_limit_says() {
                 store.clock().advance(std::time::Duration::from_secs(1));
             }
             let one = node.log.write_checkpoint(&node.state, written.last()).await.unwrap();
-            node.commit(Step::Checkpoint { seq: one.seq, root_hash: one.root_hash }).await;
+            node.commit(one.record()).await;
             states.push(node.state.clone());
             written.push(one);
         }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tandem_env::sim::{Fault, FaultPlan, FaultStore, Op, join};
 use tandem_format::{Floor, commit_path, encode_floor, floor_path, root_path};
-use tandem_manifest::{Manifest, Step};
+use tandem_manifest::Manifest;
 use tandem_types::{ErrorKind, Seq};
 
 use super::{Node, append, bytes_of, overwrite, run, schema, store};
@@ -10,7 +10,7 @@ use crate::{Appended, ApplyLimit, Log, Until, WrittenCheckpoint};
 
 async fn checkpoint(node: &mut Node) -> WrittenCheckpoint {
     let one = node.log.write_checkpoint(&node.state, None).await.unwrap();
-    node.commit(Step::Checkpoint { seq: one.seq, root_hash: one.root_hash }).await;
+    node.commit(one.record()).await;
     one
 }
 

@@ -119,7 +119,7 @@ fn whatever_a_root_says_otherwise_is_found() {
     let (node_id, address) = ("a".to_owned(), "http://a:1".to_owned());
     let primary = Some(Primary { node_id: node_id.clone(), address: address.clone() });
     log.must(vec![
-        Step::Checkpoint { seq: Seq(2), root_hash: [3; 32] },
+        Step::Checkpoint { seq: Seq(2), root_hash: [3; 32], after: None },
         Step::Promote { epoch: Epoch(1), primary },
         Step::Lease { holder: node_id, address, term: 1 },
     ]);
@@ -191,4 +191,21 @@ fn the_digest_of_a_state_is_frozen() {
          version would call them damaged. Hash the entries as before, or raise FORMAT_VERSION and keep the old way for \
          old roots. If the bytes of Arrow schemas changed with arrow-ipc, tandem-format's golden tests say so as well."
     );
+}
+
+#[test]
+fn a_checkpoint_is_recorded_only_on_top_of_the_one_that_it_goes_on_from() {
+    let mut log = many_files(3);
+    let begun = log.head().seq();
+    let checkpoint = |seq, hash, after| Step::Checkpoint { seq, root_hash: [hash; 32], after };
+    // Two nodes write one each, of different states, at the same time.
+    log.must(vec![checkpoint(Seq(2), 2, None)]);
+    match log.run(vec![checkpoint(begun, 3, None)]) {
+        Fate::Refused(error) => assert_eq!(error.kind(), ErrorKind::Serialization),
+        other => panic!("{other:?}"),
+    }
+    log.must(vec![checkpoint(begun, 3, Some((Seq(2), [2; 32])))]);
+    assert_eq!(log.head().checkpoint(), Some((begun, [3; 32])));
+    // The older one comes late: what was wanted is there.
+    assert_eq!(log.run(vec![checkpoint(Seq(2), 2, None)]), Fate::NoOp);
 }

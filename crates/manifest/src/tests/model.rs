@@ -64,7 +64,7 @@ fn step(c: Choice, seen: &Manifest, fresh: &mut u64) -> Step {
         11 => Step::CreateSchema { name: format!("s{}", c.a % 2), if_not_exists: c.b.is_multiple_of(2) },
         12 => Step::DropSchema { name: format!("s{}", c.a % 2), if_exists: c.b.is_multiple_of(2) },
         13 => match c.b % 3 {
-            0 => Step::Checkpoint { seq: seen.seq(), root_hash: [c.a as u8; 32] },
+            0 => Step::Checkpoint { seq: seen.seq(), root_hash: [c.a as u8; 32], after: seen.checkpoint() },
             1 => {
                 let (node_id, address) = (format!("n{}", c.writer), String::new());
                 let primary = c.a.is_multiple_of(2).then_some(Primary { node_id, address });

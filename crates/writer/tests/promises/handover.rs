@@ -444,7 +444,7 @@ fn what_a_peer_hands_over_is_checked() {
         let spoils: [Spoil<'_>; 11] = [
             &|h| h.intent.token = None,
             &|h| h.intent.epoch = None,
-            &|h| h.intent.steps.push(Step::Checkpoint { seq: Seq(1), root_hash: [0; 32] }),
+            &|h| h.intent.steps.push(Step::Checkpoint { seq: Seq(1), root_hash: [0; 32], after: None }),
             &|h| h.bodies.push(vec![bytes::Bytes::from_static(b"more")]),
             &|h| h.bodies[0] = vec![h.bodies[0].concat().into(), bytes::Bytes::from_static(b"!")],
             &|h| {

@@ -136,7 +136,7 @@ fn answers_arrive_as_they_were() {
 #[test]
 fn upkeep_is_not_handed_over() {
     let counted = Token { producer: ProducerId(1), counter: 1, low: 1, base: Seq(0) };
-    let checkpoint = Step::Checkpoint { seq: Seq(1), root_hash: [0; 32] };
+    let checkpoint = Step::Checkpoint { seq: Seq(1), root_hash: [0; 32], after: None };
     for (step, may) in [(checkpoint, false), (steps().remove(0), true)] {
         let handed = handed(counted.into(), vec![step], vec![]);
         assert_eq!(can_be_handed(&handed.intent), may);
