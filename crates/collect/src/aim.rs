@@ -32,10 +32,12 @@ fn micros(d: Duration) -> i64 {
     i64::try_from(d.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// How far history may be cut: at recorded checkpoints, of which alone the age is known.
-pub fn aim(roots: &Roots, state: &Manifest, rules: &Rules, leases: &[Lease]) -> Aim {
+/// How far history may be cut: at recorded checkpoints, of which alone the age is known. `now`, in microseconds since 1970, is
+/// by the store's clock, if that was asked: no clock that is ahead of it makes anything old.
+pub fn aim(roots: &Roots, state: &Manifest, rules: &Rules, leases: &[Lease], now: Option<i64>) -> Aim {
+    let present = now.map_or(state.age(), |now| state.age().min(now));
     let older = |window: i64| {
-        let old = |age: i64| state.age().saturating_sub(age) >= window;
+        let old = |age: i64| present.saturating_sub(age) >= window;
         roots.chain().iter().rev().find(|link| old(link.age)).map_or(Seq(0), |link| link.seq)
     };
     let by_window = older(state.history_window()).max(state.history_start());

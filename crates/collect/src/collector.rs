@@ -16,6 +16,9 @@ use crate::{Aim, Lease, Report, Roots, Rules, Share, aim};
 /// Objects that one request deletes.
 const BATCH: usize = 1000;
 
+/// So far may the log's age be ahead of the store's clock before that is worth a word: microseconds.
+const AHEAD: i64 = 10 * 60_000_000;
+
 /// Floors lie within the log, and stay.
 const FLOORS: &str = "log/floor/";
 
@@ -29,7 +32,19 @@ impl Collector {
     /// Where history may be cut now; the state must be as new as can be had.
     pub async fn aim(&mut self, log: &Log, state: &Manifest, rules: &Rules, leases: &[Lease]) -> Result<Aim> {
         self.roots.refresh(log, state).await?;
-        Ok(aim(&self.roots, state, rules, leases))
+        let found = aim(&self.roots, state, rules, leases, None);
+        if !found.moves || rules.grace.is_zero() {
+            return Ok(found);
+        }
+        // The log's age follows whoever writes, by ten minutes a commit: a busy node whose clock is years ahead takes it along.
+        let now = store_time(log).await?;
+        if state.age().saturating_sub(now) > AHEAD {
+            tracing::warn!(
+                ahead_s = (state.age() - now) / 1_000_000,
+                "the log's time is ahead of the store's clock: a node's clock is wrong, history is cut by the store's"
+            );
+        }
+        Ok(aim(&self.roots, state, rules, leases, Some(now)))
     }
 
     /// What is known of checkpoints, as of the last [`Collector::aim`].
@@ -82,8 +97,7 @@ impl Collector {
         judge.floor_parts = parts_of(log, floor).await?;
         let grace = i64::try_from(rules.grace.as_micros()).unwrap_or(i64::MAX);
         if grace > 0 {
-            let path = format!("{NODES_DIR}/clock-{:016x}", log.env().chance.next_u64());
-            judge.young_from = Some(log.env().store.now_by_store(&path).await?.saturating_sub(grace));
+            judge.young_from = Some(store_time(log).await?.saturating_sub(grace));
         }
         let mut report = Report {
             seq: state.seq(),
@@ -173,6 +187,12 @@ impl Collector {
         }
         Ok(Some(floor(lowest)))
     }
+}
+
+/// What the clock of a database's store says, in microseconds since 1970.
+pub async fn store_time(log: &Log) -> Result<i64> {
+    let path = format!("{NODES_DIR}/clock-{:016x}", log.env().chance.next_u64());
+    log.env().store.now_by_store(&path).await
 }
 
 async fn load(log: &Log, seq: Seq) -> Result<(Manifest, [u8; 32])> {

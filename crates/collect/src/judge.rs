@@ -175,6 +175,9 @@ pub(crate) struct Judge<'a> {
     pub no_horizon: bool,
     horizon: Seq,
     oldest_kept: Option<Seq>,
+    /// A copy that nobody has written to, and that may just be moved on: what is fetched for that bears the names of its
+    /// source.
+    untouched: bool,
     named: Named,
 }
 
@@ -189,6 +192,7 @@ impl<'a> Judge<'a> {
             no_horizon: false,
             horizon: state.horizon(),
             oldest_kept: roots.oldest_kept(state).map(|link| link.seq),
+            untouched: floor.is_some_and(|floor| floor.seq == state.seq()),
             named: Named::by(state),
         }
     }
@@ -223,7 +227,7 @@ impl<'a> Judge<'a> {
             }
             Kind::Root(seq) => {
                 let needed = self.floor.is_some_and(|floor| floor.checkpoint == seq);
-                self.checkpoint(needed, seq, self.roots.is_recorded(seq).then_some(seq))
+                self.checkpoint(needed, seq, self.roots.knows(seq).then_some(seq))
             }
             Kind::Part(base, hash) => {
                 let part = (base, hash);
@@ -246,11 +250,11 @@ impl<'a> Judge<'a> {
 
     /// Whether somebody may still commit what names an object of that base.
     fn may_be_named(&self, base: Seq) -> bool {
-        base >= self.horizon && !self.no_horizon
+        (base >= self.horizon || self.untouched) && !self.no_horizon
     }
 
-    /// A root or a part; `newest` is the newest recorded checkpoint that it belongs to, if there is one. What was not
-    /// recorded before the horizon passed it never is.
+    /// A root or a part; `newest` is the newest checkpoint that it belongs to, if there is one. What was not recorded before
+    /// the horizon passed it never is.
     fn checkpoint(&self, needed: bool, base: Seq, newest: Option<Seq>) -> Verdict {
         if let Some(unreadable) = self.roots.unreadable() {
             return Verdict::Unreadable(unreadable);

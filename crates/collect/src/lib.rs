@@ -15,7 +15,8 @@
 //!   second newest recorded checkpoint, below the oldest that history needs, below all rows that lie in commits and are
 //!   named by a kept snapshot, and after the checkpoints on which it rests were read and found whole.
 //! - What has a name that nobody here gives is left alone. Two collectors at once do no harm.
-//! - No clock decides whether deleting is right. The grace by the store's clock is for whatever else may be wrong.
+//! - No clock decides whether deleting is right. How far the past is kept is counted by the log's own age, which a wrong clock
+//!   could push; by the store's clock it is never cut sooner, and what is garbage stays for a grace.
 //!
 //! Words: the *chain* is the recorded checkpoints, each naming the one recorded before it. *Kept* are the snapshots from
 //! the start of history on. A *lease* is a claim of somebody alive to a snapshot; a *pin* is one that the log knows.
@@ -32,7 +33,7 @@ mod roots;
 mod tests;
 
 pub use aim::{Aim, Lease, aim};
-pub use collector::Collector;
+pub use collector::{Collector, store_time};
 pub use judge::{Judged, Kind, Verdict};
 pub use report::{Report, Share};
 pub use roots::Roots;
@@ -45,7 +46,8 @@ pub struct Rules {
     /// The longest that anybody may take from naming an object until committing it, in the log's age. Who takes longer has to
     /// upload again.
     pub job: Duration,
-    /// What is garbage stays for so long from when it was stored, by the store's clock.
+    /// What is garbage stays for so long from when it was stored, by the store's clock. Zero: that clock is not asked at all,
+    /// and history is cut by the log's age alone.
     pub grace: Duration,
 }
 

@@ -28,15 +28,14 @@ pub(crate) struct Link {
 struct Known {
     link: Link,
     recorded: Option<(Seq, [u8; 32])>,
-    /// Until it is known whether it is recorded.
-    parts: Option<Vec<PartRef>>,
 }
 
 /// What a collector remembers of checkpoints. They never change: each is read once.
 #[derive(Debug, Default)]
 pub struct Roots {
     known: BTreeMap<Seq, Known>,
-    /// The newest recorded root that names a part. Parts that a root drops never come back.
+    /// The newest root that names a part, recorded or not: which of them is, is known only later. Parts that a root drops
+    /// never come back.
     named: BTreeMap<PartName, Seq>,
     /// Oldest first.
     chain: Vec<Link>,
@@ -60,8 +59,8 @@ impl Roots {
             match read {
                 Ok((root, hash)) => {
                     let link = Link { seq, hash, age: root.age };
-                    let known = Known { link, recorded: root.recorded, parts: Some(root.parts) };
-                    self.known.insert(seq, known);
+                    self.known.insert(seq, Known { link, recorded: root.recorded });
+                    self.index(seq, &root.parts);
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::NewerFormat) => {
                     unreadable.insert(seq);
@@ -74,27 +73,35 @@ impl Roots {
         Ok(())
     }
 
+    fn index(&mut self, seq: Seq, parts: &[PartRef]) {
+        for part in parts {
+            let newest = self.named.entry((part.base, part.hash)).or_insert(seq);
+            *newest = seq.max(*newest);
+        }
+    }
+
     /// Walks from the newest recorded checkpoint back as far as they are there.
     fn follow(&mut self, state: &Manifest, unreadable: &BTreeSet<Seq>) {
         self.chain.clear();
         self.unreadable = None;
         let mut next = state.checkpoint();
         while let Some((seq, hash)) = next {
-            let Some(known) = self.known.get_mut(&seq).filter(|known| known.link.hash == hash) else {
+            let Some(known) = self.known.get(&seq).filter(|known| known.link.hash == hash) else {
                 let damaged = unreadable.contains(&seq) || self.known.contains_key(&seq);
                 self.unreadable = damaged.then_some(seq);
                 break;
             };
-            for part in known.parts.take().into_iter().flatten() {
-                let newest = self.named.entry((part.base, part.hash)).or_insert(seq);
-                *newest = seq.max(*newest);
-            }
             self.chain.push(known.link);
             next = known.recorded;
         }
         self.chain.reverse();
-        let oldest = self.chain.first().map_or(Seq(u64::MAX), |link| link.seq);
-        self.named.retain(|_, newest| *newest >= oldest);
+        // A chain that cannot be followed says nothing about what is old. Both are forgotten together: what is known is
+        // indexed, or is read again.
+        let oldest = self.chain.first().map(|link| link.seq).filter(|_| self.unreadable.is_none());
+        if let Some(oldest) = oldest {
+            self.named.retain(|_, newest| *newest >= oldest);
+            self.known.retain(|seq, _| *seq >= oldest);
+        }
     }
 
     pub(crate) fn chain(&self) -> &[Link] {
@@ -105,8 +112,9 @@ impl Roots {
         self.unreadable
     }
 
-    pub(crate) fn is_recorded(&self, seq: Seq) -> bool {
-        self.chain.binary_search_by_key(&seq, |link| link.seq).is_ok()
+    /// Whether there is such a root, and it can be read.
+    pub(crate) fn knows(&self, seq: Seq) -> bool {
+        self.known.contains_key(&seq)
     }
 
     /// The newest recorded checkpoint at or before a seq.
@@ -118,15 +126,16 @@ impl Roots {
     /// that one may be damaged. `None`: none can be done without.
     ///
     /// A checkpoint that is being written, to be recorded later, shares parts with the newest one that was recorded when it was
-    /// begun. It cannot be recorded any more once the horizon has passed it; until then, what it shares with is among
-    /// these: had a newer one at or below the horizon named the one before it by then, it would have been begun with that.
+    /// begun. It cannot be recorded any more once the horizon has passed it; until then, what it shares with is not older than
+    /// this one. It need not be in the chain: one that was begun earlier and recorded later leads past it. So all from this one
+    /// on are kept, whether they are in the chain or not.
     pub(crate) fn oldest_kept(&self, state: &Manifest) -> Option<Link> {
         let limit = state.history_start().min(state.horizon());
         let newest = self.chain.iter().rposition(|link| link.seq <= limit)?;
         self.chain.get(newest.saturating_sub(1)).copied()
     }
 
-    /// The newest recorded checkpoint that names a part.
+    /// The newest checkpoint that names a part.
     pub(crate) fn newest_naming(&self, part: &PartName) -> Option<Seq> {
         self.named.get(part).copied()
     }

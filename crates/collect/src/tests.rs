@@ -16,10 +16,10 @@ use tandem_format::{
 };
 use tandem_log::{Appended, Log, Proposal, WrittenCheckpoint};
 use tandem_manifest::{
-    AppendIntent, AppendTarget, ColumnSpec, Intent, Manifest, Outcome, Rebased, RemovedObject, SchemaPolicy,
-    SectionDraft, Step, TableSpec, rebase,
+    AppendIntent, AppendTarget, ColumnSpec, Intent, Manifest, MutateDraft, MutateIntent, MutateTarget,
+    Outcome, Rebased, RemovedObject, SchemaPolicy, SectionDraft, Step, TableSpec, rebase,
 };
-use tandem_types::{CommitId, Partition, Seq, TableId, TableName, WriterId};
+use tandem_types::{ColumnId, CommitId, Partition, Seq, TableId, TableName, WriterId};
 
 use crate::{Collector, Report, Rules};
 
@@ -57,6 +57,8 @@ struct Db {
     states: Vec<Manifest>,
     last: Option<WrittenCheckpoint>,
     collector: Collector,
+    /// Of who writes.
+    clock_ahead: Duration,
 }
 
 impl Db {
@@ -71,6 +73,7 @@ impl Db {
             state,
             last: None,
             collector: Collector::default(),
+            clock_ahead: Duration::ZERO,
         };
         let window = ("history_window".to_owned(), Some("1ms".to_owned()));
         db.commit(Step::SetSettings { settings: vec![window] }).await;
@@ -96,7 +99,8 @@ impl Db {
         };
         // Longer than the window.
         self.wait(Duration::from_millis(2));
-        let raw_clock = self.log.env().clock.now_micros();
+        let ahead = i64::try_from(self.clock_ahead.as_micros()).unwrap();
+        let raw_clock = self.log.env().clock.now_micros() + ahead;
         let header = CommitHeader {
             seq: next,
             commit_id: CommitId(self.log.env().chance.next_u128()),
@@ -267,7 +271,29 @@ fn append_step(table: &str, segment: Option<ObjectName>) -> Step {
     })
 }
 
-/// The objects in which the rows of a state lie.
+/// Deletes the rows whose keys stand in a section.
+fn delete_step(state: &Manifest, table: &str, segment: Option<ObjectName>) -> Option<Step> {
+    let found = state.table_named(&TableName::public(table))?;
+    let section = SectionDraft {
+        segment,
+        offset: 0,
+        len: 8,
+        crc32c: 1,
+        rows: 1,
+        time: None,
+        partitions: vec![(Partition(0), 1)],
+        null_counts: vec![0],
+    };
+    Some(Step::Mutate(MutateIntent {
+        name: TableName::public(table),
+        target: MutateTarget::Existing(found.id()),
+        draft: MutateDraft::Lookup { columns: vec![ColumnId(1)], keys: 1, delete: true, section },
+        time: None,
+        statement: String::new(),
+    }))
+}
+
+/// The objects in which the rows of a state lie, and what its pending mutations look up.
 fn named_by(state: &Manifest) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for table in state.tables() {
@@ -275,6 +301,11 @@ fn named_by(state: &Manifest) -> BTreeSet<String> {
         paths.extend(table.tail().map(|t| match &t.section.segment {
             Some(segment) => segment_path(segment),
             None => commit_path(t.key.seq),
+        }));
+        let looked_up = table.mutations().filter_map(|m| Some((m.key.seq, m.mutation.section()?)));
+        paths.extend(looked_up.map(|(seq, section)| match &section.segment {
+            Some(segment) => segment_path(segment),
+            None => commit_path(seq),
         }));
     }
     paths

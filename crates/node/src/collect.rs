@@ -3,11 +3,13 @@
 //! Any writer may collect; that several do is waste and no harm. Who reads old states says so: a node's running queries
 //! are in its heartbeat, and whoever is about to cut history pins what they need, for a while that is renewed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tandem_collect::{Collector, Judged, Lease, Report, Rules, Share};
-use tandem_format::Pin;
+use futures::TryStreamExt;
+use tandem_collect::{Collector, Judged, Lease, Report, Rules, Share, store_time};
+use tandem_format::{NODES_DIR, Pin, heartbeat_path};
 use tandem_manifest::{Intent, Manifest, Step};
 use tandem_sql::{CollectRequest, Collected, StoredObject, StoredShare};
 use tandem_types::{Error, ErrorKind, Result, Seq};
@@ -17,7 +19,7 @@ use crate::Shared;
 /// A lease ends so long, in the log's age, after it was last renewed.
 const LEASE: i64 = 15 * 60_000_000;
 
-/// Whose heartbeat is older, by the clocks of both, in microseconds, needs nothing any more.
+/// Whose heartbeat is older, in microseconds by the store's clock, needs nothing any more.
 const SILENT: i64 = 10 * 60_000_000;
 
 /// Of the window, a checkpoint is at most so old a part: history can only be cut at checkpoints.
@@ -85,16 +87,26 @@ impl Shared {
     }
 
     /// Who needs which state: queries here and elsewhere, and nodes that stand still or far back.
-    fn leases(&self) -> Vec<Lease> {
+    async fn leases(&self) -> Result<Vec<Lease>> {
+        // Heartbeats are looked at now and then at most, and not at all by a node that is alone.
+        self.look().await?;
+        // How old they are says the store, by one clock: those of nodes may be wrong.
+        let recent = store_time(&self.log).await?.saturating_sub(SILENT);
+        let mut beating = BTreeSet::new();
+        let mut objects = self.env.store.list_below(NODES_DIR);
+        while let Some(found) = objects.try_next().await? {
+            if found.modified > recent {
+                beating.insert(found.path);
+            }
+        }
         let own = self.oldest_query().map(|seq| Lease { seq, holder: self.config.node_id.clone() });
-        // Those that were heard of but once, too: who collects on request has only just begun to look.
-        let recent = self.env.clock.now_micros().saturating_sub(SILENT);
         let heartbeats = self.peers.all().into_iter().map(|seen| seen.heartbeat);
-        let others = heartbeats.filter(|peer| peer.time > recent).map(|peer| Lease {
+        let others = heartbeats.filter(|peer| beating.contains(&heartbeat_path(&peer.node_id)));
+        let others = others.map(|peer| Lease {
             seq: Seq(peer.oldest_seq.unwrap_or(peer.applied_seq).min(peer.applied_seq)),
             holder: peer.node_id,
         });
-        own.into_iter().chain(others).collect()
+        Ok(own.into_iter().chain(others).collect())
     }
 
     /// Cuts history as far as it may be, and deletes what that sets free. `asked`: by a person, who expects to see it.
@@ -104,8 +116,7 @@ impl Shared {
         let mut collector = self.collector.lock().await;
         let rules = self.config.collect_rules;
         self.writer.catch_up_now().await?;
-        self.look_at_others().await?;
-        let leases = self.leases();
+        let leases = self.leases().await?;
         let mut state = self.writer.state();
         let aim = collector.aim(&self.log, &state, &rules, &leases).await?;
         if self.wants_checkpoint(&collector, &state, asked) {
@@ -124,14 +135,6 @@ impl Shared {
         let took = self.env.clock.monotonic() - started;
         metrics::histogram!("tandem_collect_seconds").record(took.as_secs_f64());
         Ok(report)
-    }
-
-    /// A node that is alone does not look by itself who is there.
-    async fn look_at_others(&self) -> Result<()> {
-        match self.config.advertise {
-            Some(_) => Ok(()),
-            None => self.look().await,
-        }
     }
 
     fn wants_checkpoint(&self, collector: &Collector, state: &Manifest, asked: bool) -> bool {
@@ -204,8 +207,7 @@ impl Shared {
     async fn rehearse(&self) -> Result<Report> {
         let mut collector = self.collector.lock().await;
         let rules: Rules = self.config.collect_rules;
-        self.look_at_others().await?;
-        let (mut state, leases) = (self.writer.state(), self.leases());
+        let (leases, mut state) = (self.leases().await?, self.writer.state());
         let aim = collector.aim(&self.log, &state, &rules, &leases).await?;
         if aim.moves {
             let steps = vec![Step::Horizon { horizon: aim.horizon, history_start: aim.history_start }];
@@ -221,7 +223,7 @@ impl Shared {
     async fn survey(&self, each: impl FnMut(&Judged)) -> Result<Report> {
         let mut collector = self.collector.lock().await;
         let rules: Rules = self.config.collect_rules;
-        let (state, leases) = (self.writer.state(), self.leases());
+        let (leases, state) = (self.leases().await?, self.writer.state());
         collector.survey(&self.log, &state, &rules, &leases, each).await
     }
 

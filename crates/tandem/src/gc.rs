@@ -12,9 +12,15 @@ use crate::target::Target;
 
 /// Delete what nothing needs any more: objects that no kept snapshot names, old checkpoints, and the log behind them
 ///
-/// Nodes do so by themselves. How far the past is kept says the setting history_window; forks, running queries and nodes that
-/// stand far back hold it back further.
+/// Nodes do so by themselves, every ten minutes or so. How far the past is kept says the setting history_window; forks, running
+/// queries and nodes that stand far back hold it back further. What was made less than six hours ago, by the log's age, or stored
+/// less than an hour ago, stays in any case.
 #[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  tandem gc --dry-run                          what would go, and what holds the rest
+  tandem gc --dry-run --store s3://bucket/db   the same without a server
+  tandem sql -c \"SELECT * FROM system.gc\"      each object
+  tandem gc                                    now, and not in the next ten minutes")]
 pub struct GcArgs {
     /// Delete nothing: say what would go, and what holds the rest
     #[arg(long)]

@@ -1,10 +1,14 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use tandem_env::sim::{Fault, FaultPlan, FaultStore};
 use tandem_format::segment_path;
 
 use super::{Db, NOW, run, store};
-use crate::Collector;
+use crate::{Collector, Rules};
+
+/// The store's clock is asked, too.
+const SOON: Rules = Rules { job: Duration::ZERO, grace: Duration::from_millis(1) };
 
 /// A database with something of everything to collect.
 async fn full(store: &Arc<FaultStore>) -> Db {
@@ -27,10 +31,11 @@ fn a_round_that_fails_anywhere_does_no_harm_and_the_next_one_ends_it() {
         let store = store();
         run(&store, async {
             let mut db = full(&store).await;
+            db.wait(Duration::from_secs(1));
             let before = store.trace().len() as u64;
             store.set_plan(plan);
             // As far as it goes; then its process ends.
-            let _ = db.collector.collect(&db.log, &db.state, &NOW, &[]).await;
+            let _ = db.collector.collect(&db.log, &db.state, &SOON, &[]).await;
             let after = store.trace().len() as u64;
             store.set_plan(FaultPlan::none());
             db.check(context).await;
@@ -43,7 +48,9 @@ fn a_round_that_fails_anywhere_does_no_harm_and_the_next_one_ends_it() {
     let (first, last, expected) = calls(FaultPlan::none(), "no faults");
     assert!(last - first > 15, "{}", last - first);
     for number in first + 1..=last {
-        for fault in [Fault::FailBefore, Fault::FailAfter, Fault::Throttle, Fault::Late(3)] {
+        for fault in
+            [Fault::FailBefore, Fault::FailAfter, Fault::Throttle, Fault::Conflict409, Fault::Late(3)]
+        {
             let context = format!("call {number} meets {fault:?}");
             let (.., left) = calls(FaultPlan::none().call(number, fault), &context);
             // One floor more or less is no matter.

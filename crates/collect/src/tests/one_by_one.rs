@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tandem_format::{Pin, commit_path, data_path, floor_path, root_path, segment_path};
 use tandem_manifest::Step;
-use tandem_types::{ErrorKind, PartitionUnit, Seq};
+use tandem_types::{ErrorKind, PartitionUnit, Seq, TableName};
 
 use super::{Db, NOW, listed_as_removed, run, store};
 use crate::{Lease, Rules, Verdict};
@@ -251,4 +251,179 @@ fn where_a_checkpoint_is_damaged_nothing_of_the_log_is_deleted() {
             assert_eq!(recovered.manifest.digest(), db.state.digest());
         });
     }
+}
+
+/// Whoever wrote the checkpoint in the end began it with one that was recorded at that time, and that the newest ones
+/// passed by: each had been begun before the other was recorded. Nodes do not record such ones any more; logs may have them.
+#[test]
+fn a_checkpoint_that_others_passed_by_stays_for_those_who_began_with_it() {
+    let store = store();
+    run(&store, async {
+        let mut db = Db::open(&store).await;
+        db.append("t", None).await;
+        db.compact("t").await;
+        db.checkpoint().await;
+        db.append("t", None).await;
+        db.compact("t").await;
+        let early = db.state.clone();
+        db.append("u", None).await;
+        let slow = db.state.clone();
+        let record = async |db: &mut Db, written: tandem_log::WrittenCheckpoint| {
+            let after = db.state.checkpoint();
+            db.commit(Step::Checkpoint { after, seq: written.seq, root_hash: written.root_hash }).await;
+        };
+        let written = db.log.write_checkpoint(&early, None).await.unwrap();
+        record(&mut db, written).await;
+        db.append("u", None).await;
+        let newest = db.log.write_checkpoint(&db.state, None).await.unwrap();
+        let written = db.log.write_checkpoint(&slow, None).await.unwrap();
+        record(&mut db, written).await;
+        db.append("u", None).await;
+        assert!(db.cut(&NOW).await);
+        db.collect(&NOW).await;
+        db.check("between").await;
+        let seq = newest.seq;
+        record(&mut db, newest).await;
+        let (loaded, _) = db.log.load_checkpoint(seq).await.expect("what it shares is there");
+        assert_eq!(loaded.digest(), db.states[seq.0 as usize].digest());
+        db.check("in the end").await;
+    });
+}
+
+/// A replica that has slept, or stands behind.
+#[test]
+fn who_is_too_far_behind_is_told_so_and_starts_over() {
+    let store = store();
+    run(&store, async {
+        let mut db = Db::open(&store).await;
+        db.append("t", None).await;
+        let behind = tandem_log::Log::open(tandem_env::sim::join(&store, 3)).await.unwrap();
+        let applied = behind.recover().await.unwrap().manifest;
+        let segment = db.upload().await;
+        db.append("t", Some(segment)).await;
+        let present = db.state.clone();
+        for _ in 0..4 {
+            db.compact("t").await;
+            db.append("t", None).await;
+            db.checkpoint().await;
+            db.cut(&NOW).await;
+            db.collect(&NOW).await;
+        }
+        assert!(db.log.floor().await.unwrap() > present.seq());
+        let gone = behind.read_run(applied.seq(), 100).await.unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::HistoryGone, "{gone}");
+        let gone = behind.read_payload(applied.seq()).await.unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::HistoryGone, "{gone}");
+        let again = behind.recover().await.unwrap().manifest;
+        assert_eq!((again.seq(), again.digest()), (db.state.seq(), db.state.digest()));
+        let past = behind.state_at(present.seq(), None).await.unwrap_err();
+        assert!(past.kind() != ErrorKind::Damaged, "{past}");
+    });
+}
+
+/// Uploads that are not committed yet when history is cut.
+#[test]
+fn who_took_too_long_has_to_upload_again() {
+    let store = store();
+    run(&store, async {
+        let mut db = Db::open(&store).await;
+        db.append("t", None).await;
+        let slow = db.upload().await;
+        let (replace, _, path) = db.replacement("t");
+        db.put(&path).await;
+        let quick = db.upload().await;
+        let restored = db.upload().await;
+        db.append("u", Some(restored)).await;
+        let image = db.state.table_named(&TableName::public("u")).unwrap().image(db.state.seq());
+        db.commit(Step::DropTable { name: TableName::public("u"), if_exists: false }).await;
+        db.append("v", Some(quick)).await;
+        db.checkpoint().await;
+        // Committed at the last moment, deleted or not: whoever deletes has seen either.
+        let base = db.state.seq();
+        db.append("t", None).await;
+        assert!(db.cut(&NOW).await && db.state.horizon() <= base);
+        assert!(!db.try_commit(super::append_step("t", Some(slow))).await);
+        assert!(!db.try_commit(Step::Replace(replace)).await);
+        let back = Step::RestoreTable { image: Box::new(image), name: None };
+        assert!(!db.try_commit(back).await, "its past is gone");
+        db.collect(&NOW).await;
+        let paths = db.paths().await;
+        for gone in [segment_path(&slow), path, segment_path(&restored)] {
+            assert!(!paths.contains(&gone), "{gone}");
+        }
+        assert!(paths.contains(&segment_path(&quick)));
+        db.check("with what is in time").await;
+    });
+}
+
+/// One node's clock is years ahead: the log's age follows it by ten minutes a commit, and with many commits gets there.
+#[test]
+fn a_clock_that_is_ahead_deletes_no_history() {
+    let store = store();
+    run(&store, async {
+        let mut db = Db::open(&store).await;
+        let hour = Duration::from_secs(3600);
+        let window = ("history_window".to_owned(), Some("1d".to_owned()));
+        db.commit(Step::SetSettings { settings: vec![window] }).await;
+        let segment = db.upload().await;
+        let orphan = segment_path(&db.upload().await);
+        db.append("t", Some(segment)).await;
+        db.compact("t").await;
+        db.checkpoint().await;
+        let rules = Rules { job: 6 * hour, grace: hour };
+        db.clock_ahead = 10_000 * hour;
+        for _ in 0..200 {
+            db.append("t", None).await;
+        }
+        db.checkpoint().await;
+        let pushed = db.state.age() - db.log.env().clock.now_micros();
+        assert!(pushed > 24 * 3_600_000_000, "{pushed}");
+        assert!(!db.cut(&rules).await, "{} {}", db.state.horizon(), db.state.history_start());
+        db.collect(&rules).await;
+        assert!(db.paths().await.contains(&orphan));
+        // With time it is cut nevertheless.
+        db.clock_ahead = Duration::ZERO;
+        db.wait(30 * hour);
+        db.append("t", None).await;
+        assert!(db.cut(&rules).await);
+        db.collect(&rules).await;
+        let paths = db.paths().await;
+        assert!(!paths.contains(&orphan) && !paths.contains(&segment_path(&segment)));
+        db.check("in the end").await;
+    });
+}
+
+/// A store may answer wrongly for a moment. What was known of the other checkpoints is known afterwards.
+#[test]
+fn a_checkpoint_that_cannot_be_read_for_a_moment_costs_the_others_nothing() {
+    use object_store::ObjectStoreExt;
+    let store = store();
+    run(&store, async {
+        let mut db = Db::open(&store).await;
+        let mut checkpoints = Vec::new();
+        for n in 0..5 {
+            db.append("t", None).await;
+            db.compact("t").await;
+            checkpoints.push(db.checkpoint().await.seq);
+            if n == 1 {
+                let (id, seq) = ("p".to_owned(), db.state.seq());
+                db.commit(Step::Pin(Pin { id, seq, store: None, reason: "a reader".into(), expires: None }))
+                    .await;
+            }
+            db.collect(&NOW).await;
+        }
+        db.append("t", None).await;
+        let newest = db.checkpoint().await.seq;
+        let path = object_store::path::Path::from(root_path(newest));
+        let whole = store.get(&path).await.unwrap().bytes().await.unwrap();
+        store.put(&path, b"garbage".to_vec().into()).await.unwrap();
+        db.collect(&NOW).await;
+        store.put(&path, whole.into()).await.unwrap();
+        assert!(db.cut(&NOW).await);
+        db.collect(&NOW).await;
+        db.check("afterwards").await;
+        for seq in &checkpoints[1..] {
+            db.log.load_checkpoint(*seq).await.expect("its parts are there");
+        }
+    });
 }

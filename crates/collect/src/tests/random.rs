@@ -4,7 +4,7 @@ use tandem_format::{ObjectName, Pin};
 use tandem_manifest::Step;
 use tandem_types::{Seq, TableName};
 
-use super::{Db, NOW, append_step, run, store};
+use super::{Db, NOW, append_step, delete_step, run, store};
 use crate::Collector;
 
 const TABLES: [&str; 2] = ["t", "u"];
@@ -18,7 +18,10 @@ fn nothing_that_is_kept_is_deleted() {
         history(seed, &mut sum);
     }
     println!("{sum:?}");
-    assert!(sum.deleted > 300 && sum.floors > 40 && sum.refused > 15 && sum.restored > 60, "{sum:?}");
+    assert!(
+        sum.deleted > 300 && sum.floors > 40 && sum.refused > 15 && sum.restored > 60 && sum.deletes > 60,
+        "{sum:?}"
+    );
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +30,7 @@ struct Sum {
     floors: u64,
     refused: u64,
     restored: u64,
+    deletes: u64,
 }
 
 fn history(seed: u64, sum: &mut Sum) {
@@ -41,7 +45,7 @@ fn history(seed: u64, sum: &mut Sum) {
             let table = TABLES[dice.below(2) as usize];
             let there = db.state.table_named(&TableName::public(table)).is_some();
             let context = format!("seed {seed}, step {step}");
-            match dice.below(16) {
+            match dice.below(18) {
                 0..=2 => db.append(table, None).await,
                 3 => uploaded.push(db.upload().await),
                 4 | 5 => {
@@ -101,13 +105,27 @@ fn history(seed: u64, sum: &mut Sum) {
                     };
                     db.commit(Step::Pin(pin)).await;
                 }
+                13 => {
+                    let segment = if dice.below(2) == 0 { Some(db.upload().await) } else { None };
+                    if let Some(step) = delete_step(&db.state, table, segment)
+                        && db.try_commit(step).await
+                    {
+                        sum.deletes += 1;
+                    }
+                }
                 _ => {
                     db.cut(&NOW).await;
                     let before = db.log.floor().await.unwrap();
                     if dice.below(4) == 0 {
                         db.collector = Collector::default();
                     }
-                    sum.deleted += db.collect(&NOW).await.deleted.objects;
+                    let there = db.paths().await;
+                    let planned = db.collector.survey(&db.log, &db.state, &NOW, &[], |_| {}).await.unwrap();
+                    assert_eq!(db.paths().await, there, "{context}: a survey deletes nothing");
+                    let done = db.collect(&NOW).await;
+                    assert_eq!((&done.garbage, done.deleted), (&planned.garbage, planned.garbage_total()));
+                    assert_eq!((done.floor, &done.held), (planned.floor, &planned.held), "{context}");
+                    sum.deleted += done.deleted.objects;
                     sum.floors += u64::from(db.log.floor().await.unwrap() > before);
                     db.check(&context).await;
                 }

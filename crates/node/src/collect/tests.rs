@@ -8,9 +8,11 @@ use arrow::datatypes::{Int64Type, UInt64Type};
 use futures::TryStreamExt;
 use tandem_collect::Rules;
 use tandem_env::Env;
+use tandem_format::heartbeat_path;
 use tandem_sql::{CollectRequest, Collected, Session};
 use tandem_types::{ErrorKind, Seq};
 
+use crate::peers::Heartbeat;
 use crate::{Node, NodeConfig};
 
 /// A node that deletes when it is told to, and then all that it may.
@@ -75,7 +77,16 @@ async fn what_is_told_is_done_and_nothing_that_is_read_is_lost() {
     assert!(count(&session, table).await.unwrap() > 5);
 
     let done = collect(&node_a, false).await;
-    assert!(done.deleted_objects >= objects(&told.garbage), "{done:?} after {told:?}");
+    let figures = |shares: &[tandem_sql::StoredShare]| -> Vec<(String, u64, u64)> {
+        shares.iter().map(|share| (share.kind.clone(), share.objects, share.bytes)).collect()
+    };
+    // No checkpoint had to be written first.
+    assert_eq!(figures(&done.garbage), figures(&told.garbage));
+    assert_eq!(done.deleted_objects, objects(&told.garbage));
+    assert_eq!(
+        (done.history_start, done.horizon, done.floor),
+        (told.history_start, told.horizon, told.floor)
+    );
     assert_eq!(done.failed, None);
     assert!(done.history_start > 0 && done.floor > 0, "{done:?}");
     assert_eq!(count(&session, "SELECT count(*) FROM t").await.unwrap(), 6);
@@ -117,4 +128,22 @@ async fn a_running_query_holds_what_it_reads_and_lets_go() {
     // It was bound to a state that is gone now: that is what it says, and not that anything is damaged.
     let error = planned.start(None).await.unwrap().stream.try_collect::<Vec<_>>().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::HistoryGone, "{error}");
+}
+
+/// How old a heartbeat is says the store: the clock of whoever beats may be wrong.
+#[tokio::test]
+async fn a_node_whose_clock_is_wrong_holds_what_it_stands_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, session) = begin(&dir).await;
+    work(&session, 2).await;
+    let behind = node.state().seq();
+    work(&session, 4).await;
+    let far = "far".to_owned();
+    let beat = Heartbeat { node_id: far, applied_seq: behind.0, beat: 1, time: 5, ..Heartbeat::default() };
+    let text = serde_json::to_vec(&beat).unwrap();
+    node.shared.env.store.put_overwrite(&heartbeat_path("far"), text.into()).await.unwrap();
+    let held = collect(&node, false).await;
+    assert!(held.history_start <= behind.0, "{held:?}");
+    assert!(held.held_by.as_deref().is_some_and(|by| by.contains("far")), "{held:?}");
+    assert!(node.state().pins().any(|pin| pin.id == "lease-far" && pin.seq == behind));
 }
