@@ -1,6 +1,8 @@
 """Copies, backups, forks and verify, as the commands that people run."""
 
 import json
+import pathlib
+import shutil
 import time
 
 import pytest
@@ -15,7 +17,8 @@ def rows(tmp_path):
     try:
         yield filled(node)
     finally:
-        node.stop()
+        if node.process is not None:
+            node.stop()
 
 
 def filled(node):
@@ -87,3 +90,87 @@ def test_damage_is_named_with_the_rows_that_it_costs(rows, tmp_path):
     assert run("verify", "--store", target, expect=None).returncode == 4
     nothing = run("verify", "--store", tmp_path / "nowhere", expect=None)
     assert nothing.returncode == 1 and "no database" in nothing.stderr
+
+
+def test_a_repair_keeps_what_is_whole_and_tells_what_is_not(rows, tmp_path):
+    rows.sql("INSERT INTO t VALUES (TIMESTAMP '2024-01-03', 1002)")
+    rows.stop()
+    store = pathlib.Path(rows.store)
+    whole = tell("repair", "--store", rows.store, "--dry-run")
+    assert whole["to"] is None and whole["repaired"]["lost"] == []
+    assert whole["repaired"]["kept"]["rows"] == 1002
+    [file] = list((store / "data").rglob("*.parquet"))
+    file.unlink()
+    commits = sorted((store / "log").glob("*.commit"))
+    last = bytearray(commits[-1].read_bytes())
+    last[40] ^= 1
+    commits[-1].chmod(0o644)
+    commits[-1].write_bytes(last)
+
+    def state():
+        return {path: path.stat().st_size for path in store.rglob("*") if path.is_file()}
+
+    before = state()
+    told = run("repair", "--store", rows.store, "--dry-run").stdout
+    assert file.name in told and "1000 rows of table t" in told and "nothing was written" in told, told
+    assert commits[-1].name in told and "would keep 1 tables and 1 rows" in told, told
+    target = tmp_path / "repaired"
+    done = tell("repair", "--store", rows.store, "--to", target)["repaired"]
+    assert done["kept"]["rows"] == 1 and done["lost"][0]["costs"][0]["rows"] == 1000
+    assert done["lost_commits"]["first"] == done["lost_commits"]["last"] == done["kept"]["seq"] + 1
+    assert state() == before, "the damaged one is as it was"
+    assert tell("verify", "--store", target, "--full")["problems"] == []
+    assert tables_of(target) == "1,1001"
+    run("sql", "--store", target, "-c", "INSERT INTO t VALUES (TIMESTAMP '2024-02-01', 5)")
+    again = run("repair", "--store", rows.store, "--to", target, expect=None)
+    assert again.returncode == 1 and "written to" in again.stderr, again.stderr
+    itself = run("repair", "--store", rows.store, "--to", rows.store, expect=None)
+    assert itself.returncode == 1 and "is the damaged database" in itself.stderr
+    nowhere = run("repair", "--store", rows.store, expect=None)
+    assert nowhere.returncode == 2 and "--to" in nowhere.stderr
+
+
+def test_a_fork_that_was_deleted_is_released(rows, tmp_path):
+    fork = tmp_path / "fork"
+    tell("fork", "--from", rows.store, "--to", fork)
+    until = time.monotonic() + 20
+    while not (forks := rows.sql("SELECT fork_id, store FROM system.forks")):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    [(fork_id, store)] = forks
+    assert store.endswith(str(fork)), store
+    there = run("fork", "--from", rows.store, "--release", fork_id, expect=None)
+    assert there.returncode == 1 and "is there" in there.stderr, there.stderr
+    shutil.rmtree(fork)
+    assert tell("fork", "--from", rows.store, "--release", fork_id)["released"] == fork_id
+    until = time.monotonic() + 20
+    while rows.sql("SELECT count(*) FROM system.forks") != [(0,)]:
+        assert time.monotonic() < until, "the parent keeps nothing for it any more"
+        time.sleep(0.2)
+    unknown = run("fork", "--from", rows.store, "--release", fork_id, expect=None)
+    assert unknown.returncode == 1 and "system.forks" in unknown.stderr
+
+
+def test_gc_does_what_it_shows_and_touches_nothing_young(rows):
+    rows.sql("ALTER DATABASE SET (history_window = '1ms')")
+    for n in range(4):
+        rows.sql(f"INSERT INTO t VALUES (TIMESTAMP '2024-03-01', {n})")
+        rows.sql("OPTIMIZE TABLE t")
+        rows.sql("CHECKPOINT")
+    rows.stop()
+    store = pathlib.Path(rows.store)
+
+    def objects():
+        return {path for path in store.rglob("*") if path.is_file() and "nodes" not in path.parts}
+
+    before = objects()
+    told = json.loads(run("gc", "--store", rows.store, "--dry-run", "--json").stdout)
+    assert objects() == before
+    done = json.loads(run("gc", "--store", rows.store, "--json").stdout)
+    # History is cut. What it sets free was made less than six hours ago, and somebody might still be about to name it.
+    assert told["garbage"] == done["garbage"] == [] and done["deleted_objects"] == 0
+    assert before <= objects()
+    assert done["history_start"] == told["history_start"] > 0
+    gone = run("sql", "--store", rows.store, "-c", "SELECT * FROM t VERSION AS OF 2", expect=None)
+    assert gone.returncode == 1 and "not kept any more" in gone.stderr, gone.stderr
+    assert tables_of(rows.store) == "1005,501507"

@@ -57,8 +57,8 @@ impl Wanted {
     }
 }
 
-/// Reads an object with its checksums verified, and creates it.
-pub(crate) async fn fetch(from: &Env, to: &Store, wanted: &Wanted) -> Result<()> {
+/// Reads an object with its checksums verified, and creates it, where there is a place for it.
+pub(crate) async fn fetch(from: &Env, to: Option<&Store>, wanted: &Wanted) -> Result<()> {
     let path = wanted.path();
     let bytes = match wanted {
         Wanted::File { path, file } => read_file(from, path, file).await?,
@@ -71,7 +71,14 @@ pub(crate) async fn fetch(from: &Env, to: &Store, wanted: &Wanted) -> Result<()>
             vec![object]
         }
     };
-    to.create_data(&path, bytes).await
+    create(to, &path, bytes).await
+}
+
+async fn create(to: Option<&Store>, path: &str, bytes: Vec<Bytes>) -> Result<()> {
+    match to {
+        Some(to) => to.create_data(path, bytes).await,
+        None => Ok(()),
+    }
 }
 
 async fn read_whole(from: &Env, path: &str) -> Result<Bytes> {
@@ -102,16 +109,21 @@ fn check_section(object: &Bytes, section: &Section) -> Result<Bytes> {
     Ok(bytes)
 }
 
-/// A section that rode in a commit, as a segment of the copy's own.
+/// A section that rode in a commit, or lies in a segment that is not to be had as a whole, as a segment of the copy's own.
 pub(crate) async fn settle(
     log: &Log,
-    to: &Store,
+    to: Option<&Store>,
     key: SectionKey,
     section: &Section,
     name: &ObjectName,
 ) -> Result<()> {
-    let payload = log.read_payload(key.seq).await?.0;
-    let bytes =
-        check_section(&payload, section).map_err(|e| e.context(format_args!("commit {}", key.seq)))?;
-    to.create_data(&segment_path(name), vec![bytes]).await
+    let (object, place) = match &section.segment {
+        None => (log.read_payload(key.seq).await?.0, format!("commit {}", key.seq)),
+        Some(segment) => {
+            let path = segment_path(segment);
+            (read_whole(log.env(), &path).await?, path)
+        }
+    };
+    let bytes = check_section(&object, section).map_err(|e| e.context(&place))?;
+    create(to, &segment_path(name), vec![bytes]).await
 }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tandem_env::{CreateOutcome, Env};
 use tandem_format::{
-    Floor, Identity, LOG_DIR, PartRef, encode_identity, encode_part, encode_root, identity_path,
-    parse_commit_name, part_path, root_path,
+    DATA_DIR, Floor, Identity, LOG_DIR, PartRef, ROOT_DIR, SEGMENT_DIR, encode_identity, encode_part,
+    encode_root, identity_path, parse_commit_name, part_path, root_path,
 };
 use tandem_log::Log;
 use tandem_manifest::Manifest;
@@ -56,21 +56,35 @@ impl Place {
                     "{url} holds a database that is no copy: choose another place"
                 )));
             }
+            None if !is_empty(to).await? => {
+                return Err(Error::already_exists(format!(
+                    "{url} is not empty: choose another place (a database whose {} is lost may lie there)",
+                    identity_path()
+                )));
+            }
             None => Origin::new(source, DatabaseId(to.chance.next_u128()), shared),
         };
         write_origin(&to.store, &origin).await?;
         let log = Log::of(to.clone(), origin.database()?);
         let before = if finished { Some(log.recover().await?.manifest) } else { None };
-        if let Some(before) = &before {
-            let written = to.store.list_dir(LOG_DIR).await?;
-            if written.iter().filter_map(|name| parse_commit_name(name)).any(|seq| seq > Seq(0)) {
-                return Err(Error::already_exists(format!(
-                    "the copy in {url} was written to since it was made: it stands at {} and is a database of its own",
-                    before.seq()
-                )));
-            }
+        let place = Self { log, origin, before };
+        place.check_untouched().await?;
+        Ok(place)
+    }
+
+    /// Refuses a copy that has become a database of its own.
+    async fn check_untouched(&self) -> Result<()> {
+        let Some(before) = &self.before else { return Ok(()) };
+        let store = &self.log.env().store;
+        let written = store.list_dir(LOG_DIR).await?;
+        if written.iter().filter_map(|name| parse_commit_name(name)).any(|seq| seq > Seq(0)) {
+            return Err(Error::already_exists(format!(
+                "the copy in {} was written to since it was made at {}, and is a database of its own",
+                store.url(),
+                before.seq()
+            )));
         }
-        Ok(Self { log, origin, before })
+        Ok(())
     }
 
     /// Makes the copy the database that `state` is.
@@ -96,6 +110,8 @@ impl Place {
                 env.store.url()
             )));
         }
+        // It takes long to get here, and a node may have been started on the copy meanwhile.
+        self.check_untouched().await?;
         let floor =
             Floor { database: self.log.database(), seq: state.seq(), checkpoint: state.seq(), root_hash };
         let raised = self.log.raise_floor(floor).await?;
@@ -133,4 +149,14 @@ impl Place {
         }
         Err(Error::unavailable(format!("cannot create {} in {}", identity_path(), env.store.url())))
     }
+}
+
+/// Whether nothing of a database lies there.
+async fn is_empty(env: &Env) -> Result<bool> {
+    for dir in [LOG_DIR, ROOT_DIR, SEGMENT_DIR, DATA_DIR] {
+        if env.store.list_below(dir).try_next().await?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -1,6 +1,6 @@
 //! Copies, forks, and forks that become copies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -8,14 +8,14 @@ use tandem_env::Env;
 use tandem_format::{DATA_DIR, ObjectName, Pin, SEGMENT_DIR, Section, SectionKey, data_path, segment_path};
 use tandem_log::Log;
 use tandem_manifest::{Manifest, RemovedObject};
-use tandem_types::{DatabaseId, Error, Result, WriterId};
+use tandem_types::{DatabaseId, Error, ErrorKind, Result, WriterId};
 
 use crate::fetch::{Wanted, fetch, settle};
 use crate::origin::{Origin, read_origin, write_origin};
 use crate::place::Place;
 
 /// Objects that are fetched at once.
-const AT_ONCE: usize = 4;
+pub(crate) const AT_ONCE: usize = 4;
 
 /// How far a copy is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,8 @@ pub struct Copied {
 ///
 /// # Errors
 ///
-/// `AlreadyExists` as [`Place::prepare`] says; `Damaged`, naming the object, if one of the source's is.
+/// `AlreadyExists` as [`Place::prepare`] says; `Damaged`, naming the object, if one of the source's is; `HistoryGone` if the
+/// source let the state go meanwhile.
 pub async fn copy(
     source: &Log,
     state: &Manifest,
@@ -72,11 +73,28 @@ pub async fn copy(
     if place.before.as_ref().is_some_and(|before| before.seq() == state.seq()) {
         return Ok(copied);
     }
-    (copied.objects_fetched, copied.bytes_fetched) =
-        fetch_missing(source.env(), to, wanted, progress).await?;
-    let forked = resettled(source, state, &place, to).await?;
+    let fetched = async {
+        let fetched = fetch_missing(source.env(), to, wanted, progress).await?;
+        Ok((fetched, resettled(source, state, &place, to).await?))
+    };
+    let (fetched, forked) = match fetched.await {
+        Ok(fetched) => fetched,
+        Err(error) => return Err(gone_or(error, source, state).await),
+    };
+    (copied.objects_fetched, copied.bytes_fetched) = fetched;
     place.finish(&forked).await?;
     Ok(copied)
+}
+
+/// What is missing may have been deleted because history has passed it since the copy was begun.
+async fn gone_or(error: Error, source: &Log, state: &Manifest) -> Error {
+    match source.recover().await {
+        Ok(head) if error.kind() == ErrorKind::Damaged => match head.manifest.check_kept(state.seq()) {
+            Err(gone) => gone.context("the copy took longer than its source keeps the past (history_window)"),
+            Ok(()) => error,
+        },
+        _ => error,
+    }
 }
 
 /// Makes a database in another store that begins as `state` and shares the source's objects.
@@ -137,7 +155,7 @@ pub async fn detach(
     Ok((origin, copied))
 }
 
-fn describe(origin: &Origin, state: &Manifest, objects: u64) -> Copied {
+pub(crate) fn describe(origin: &Origin, state: &Manifest, objects: u64) -> Copied {
     Copied {
         database: origin.database.clone(),
         seq: state.seq().0,
@@ -151,7 +169,7 @@ fn describe(origin: &Origin, state: &Manifest, objects: u64) -> Copied {
 }
 
 /// The data files and segments that a state names.
-fn named(state: &Manifest) -> Vec<Wanted> {
+pub(crate) fn named(state: &Manifest) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     let mut segments: BTreeMap<ObjectName, Vec<Section>> = BTreeMap::new();
     for table in state.tables() {
@@ -178,13 +196,7 @@ async fn fetch_missing(
     mut wanted: Vec<Wanted>,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<(u64, u64)> {
-    let mut there = BTreeMap::new();
-    for dir in [DATA_DIR, SEGMENT_DIR] {
-        let mut listed = to.store.list_below(dir);
-        while let Some(object) = listed.try_next().await? {
-            there.insert(object.path, object.bytes);
-        }
-    }
+    let there = sizes(to).await?;
     wanted.retain(|w| !there.get(&w.path()).is_some_and(|size| w.fits(*size)));
     let mut done = Progress {
         objects: wanted.len() as u64,
@@ -192,7 +204,8 @@ async fn fetch_missing(
         ..Progress::default()
     };
     progress(done);
-    let fetches = wanted.iter().map(|w| async move { fetch(from, &to.store, w).await.map(|()| w.bytes()) });
+    let fetches =
+        wanted.iter().map(|w| async move { fetch(from, Some(&to.store), w).await.map(|()| w.bytes()) });
     let fetches: Vec<_> = fetches.collect();
     let mut fetches = stream::iter(fetches).buffer_unordered(AT_ONCE);
     while let Some(bytes) = fetches.try_next().await? {
@@ -203,21 +216,29 @@ async fn fetch_missing(
     Ok((done.objects_done, done.bytes_done))
 }
 
+/// What is there of data and segments, and its sizes.
+pub(crate) async fn sizes(env: &Env) -> Result<BTreeMap<String, u64>> {
+    let mut there = BTreeMap::new();
+    for dir in [DATA_DIR, SEGMENT_DIR] {
+        let mut listed = env.store.list_below(dir);
+        while let Some(object) = listed.try_next().await? {
+            there.insert(object.path, object.bytes);
+        }
+    }
+    Ok(there)
+}
+
 /// The state as the copy's own: what rode in the source's log lies in segments of the copy.
 async fn resettled(source: &Log, state: &Manifest, place: &Place, to: &Env) -> Result<Manifest> {
     let database = place.origin.database()?;
-    let mut there = BTreeSet::new();
-    let mut listed = to.store.list_below(SEGMENT_DIR);
-    while let Some(object) = listed.try_next().await? {
-        there.insert(object.path);
-    }
+    let there = sizes(to).await?;
     let sections: Vec<_> = state
         .inline_sections()
         .into_iter()
         .map(|(key, section)| (key, section, settled_name(database, key)))
         .collect();
-    let open = sections.iter().filter(|(_, _, name)| !there.contains(&segment_path(name)));
-    let moves = open.map(|(key, section, name)| settle(source, &to.store, *key, section, name));
+    let open = sections.iter().filter(|(_, _, name)| !there.contains_key(&segment_path(name)));
+    let moves = open.map(|(key, section, name)| settle(source, Some(&to.store), *key, section, name));
     let moves: Vec<_> = moves.collect();
     stream::iter(moves).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     let moved: BTreeMap<_, _> = sections.into_iter().map(|(key, _, name)| (key, name)).collect();
@@ -225,7 +246,7 @@ async fn resettled(source: &Log, state: &Manifest, place: &Place, to: &Env) -> R
 }
 
 /// What a section of the source's log is called in the copy: the same in each run, so that all runs make the same copy.
-fn settled_name(database: DatabaseId, key: SectionKey) -> ObjectName {
+pub(crate) fn settled_name(database: DatabaseId, key: SectionKey) -> ObjectName {
     let half = u64::try_from(database.0 & u128::from(u64::MAX)).unwrap_or_default();
     ObjectName {
         base: key.seq,

@@ -1,11 +1,13 @@
 //! Databases made out of others, in memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::util::pretty::pretty_format_batches;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use tandem_collect::{Collector, Report, Rules};
 use tandem_compact::{Inputs, LoadSection, Policy, Source, Urgency, next_jobs, run, table_rows};
 use tandem_copy::{copy, detach, fork, open_parents, read_origin};
 use tandem_datafile::FooterCache;
@@ -99,6 +101,29 @@ impl Db {
         self.writer.submit_upkeep(written.seq, vec![step]).await.unwrap();
     }
 
+    /// Commits something for upkeep.
+    async fn upkeep(&self, step: Step) {
+        self.writer.submit_upkeep(self.writer.state().seq(), vec![step]).await.unwrap();
+    }
+
+    /// Keeps no more of the past than it must, and deletes what that sets free.
+    async fn collect(&self, store: &sim::FaultStore) -> Report {
+        let window = vec![("history_window".to_owned(), Some("1ms".to_owned()))];
+        self.upkeep(Step::SetSettings { settings: window }).await;
+        let rules = Rules { job: Duration::ZERO, grace: Duration::ZERO };
+        let mut collector = Collector::default();
+        for _ in 0..2 {
+            self.checkpoint().await;
+            store.clock().advance(Duration::from_secs(1));
+            self.upkeep(Step::SetSettings { settings: vec![("ack".to_owned(), None)] }).await;
+        }
+        let aim = collector.aim(&self.log, &self.writer.state(), &rules, &[]).await.unwrap();
+        if aim.moves {
+            self.upkeep(Step::Horizon { horizon: aim.horizon, history_start: aim.history_start }).await;
+        }
+        collector.collect(&self.log, &self.writer.state(), &rules, &[]).await.unwrap()
+    }
+
     async fn values(&self) -> Result<Vec<String>> {
         let state = self.writer.state();
         let footers = Arc::new(FooterCache::new(1 << 20));
@@ -121,13 +146,18 @@ impl Db {
 
 /// A file, a segment, and rows that ride along.
 async fn source() -> (Env, Db) {
-    let (env, _) = sim::env(1);
+    let (env, _, db) = source_in_store().await;
+    (env, db)
+}
+
+async fn source_in_store() -> (Env, Arc<sim::FaultStore>, Db) {
+    let (env, store) = sim::env(1);
     let db = Db::open(&env).await;
     db.append(0, 500).await;
     db.compact().await;
     db.append(1000, 500).await;
     db.append(2000, 3).await;
-    (env, db)
+    (env, store, db)
 }
 
 async fn count(env: &Env, dir: &str) -> usize {
@@ -253,4 +283,120 @@ async fn another_database_is_never_written_into() {
     assert_eq!(refused.kind(), ErrorKind::AlreadyExists, "{refused}");
     assert_eq!(second.values().await.unwrap().len(), 1003);
     assert!(read_origin(&other.store).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_a_fork_needs_is_kept_until_it_is_detached() {
+    let (env, store, db) = source_in_store().await;
+    let (own, own_store) = sim::env(6);
+    let state = db.writer.state();
+    fork(&db.log, &state, &own, |pin| Db::pin(db.writer.clone(), pin)).await.unwrap();
+    let expected = db.values().await.unwrap();
+    // The parent goes on, until nothing of what the fork began with is its own any more.
+    db.append(7000, 1).await;
+    db.compact().await;
+    db.upkeep(Step::DropTable { name: name(), if_exists: false }).await;
+    let held = db.collect(&store).await;
+    assert_eq!(held.history_start, state.seq(), "{held:?}");
+    assert!(held.held_by.as_deref().is_some_and(|by| by.contains("fork-")), "{held:?}");
+    let parent = env.clone();
+    let open = move |_: &str| Ok(parent.clone());
+    let both = open_parents(own.clone(), &open).await.unwrap();
+    let forked = Db::open(&both).await;
+    assert_eq!(forked.values().await.unwrap(), expected);
+
+    // The fork collects what is its own, and nothing of its parent's.
+    let theirs = count(&env, "data").await + count(&env, "wal").await;
+    forked.append(9000, 5).await;
+    forked.compact().await;
+    let gone = forked.collect(&own_store).await;
+    assert!(gone.deleted.objects > 0 && gone.failed.is_none(), "{gone:?}");
+    assert_eq!(count(&env, "data").await + count(&env, "wal").await, theirs);
+    assert_eq!(forked.values().await.unwrap().len(), 1008);
+
+    let (origin, _) = detach(&forked.log, &forked.writer.state(), &own, &|_| {}).await.unwrap();
+    db.upkeep(Step::Unpin { id: origin.pin() }).await;
+    db.collect(&store).await;
+    assert_eq!(count(&env, "data").await + count(&env, "wal").await, 0, "nothing is held any more");
+    assert_eq!(Db::open(&own).await.values().await.unwrap().len(), 1008);
+    check_intact(&own).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_takes_longer_than_the_past_is_kept_says_so() {
+    let (_, store, db) = source_in_store().await;
+    let state = db.writer.state();
+    db.append(7000, 1).await;
+    db.compact().await;
+    db.collect(&store).await;
+    let (to, _) = sim::env(7);
+    let gone = copy(&db.log, &state, &to, &|_| {}).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::HistoryGone, "{gone}");
+    assert_eq!(to.store.get(identity_path()).await.unwrap(), None);
+    copy(&db.log, &db.writer.state(), &to, &|_| {}).await.unwrap();
+    check_intact(&to).await;
+    let (fork_to, _) = sim::env(8);
+    let gone = fork(&db.log, &state, &fork_to, |pin| Db::pin(db.writer.clone(), pin)).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::HistoryGone, "{gone}");
+}
+
+/// What is fetched for a copy that is moved on bears old names: to a node that is started on the copy meanwhile it looks
+/// like what nobody needs.
+#[tokio::test]
+async fn a_copy_that_is_moved_on_is_not_collected_under_way() {
+    let (_, db) = source().await;
+    let (to, _) = sim::env(9);
+    copy(&db.log, &db.writer.state(), &to, &|_| {}).await.unwrap();
+    db.append(3000, 500).await;
+    db.compact().await;
+    // As far as its objects, no further.
+    let meanwhile = Db::open(&to).await;
+    let rules = Rules { job: Duration::ZERO, grace: Duration::ZERO };
+    for path in ["data", "wal"] {
+        let objects: Vec<_> = db.log.env().store.list_below(path).try_collect().await.unwrap();
+        for object in objects {
+            let bytes = db.log.env().store.get(&object.path).await.unwrap().unwrap();
+            // What is there already is the same.
+            let _ = to.store.create_data(&object.path, vec![bytes]).await;
+        }
+    }
+    let objects = count(&to, "data").await + count(&to, "wal").await;
+    let done = Collector::default().collect(&meanwhile.log, &meanwhile.writer.state(), &rules, &[]).await;
+    assert_eq!(done.unwrap().deleted.objects, 0);
+    assert_eq!(count(&to, "data").await + count(&to, "wal").await, objects);
+    let moved = copy(&db.log, &db.writer.state(), &to, &|_| {}).await.unwrap();
+    assert_eq!(moved.objects_fetched, 0);
+    check_intact(&to).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_is_written_to_while_it_is_moved_on_stays_what_it_is() {
+    let (_, db) = source().await;
+    let (to, store) = sim::env(10);
+    let made = copy(&db.log, &db.writer.state(), &to, &|_| {}).await.unwrap();
+    db.append(3000, 500).await;
+    let own = Db::open(&to).await;
+    // What it fetches takes a second.
+    store.set_plan(FaultPlan::none().nth(sim::Op::Put, "wal/", 1, Fault::Delay(Duration::from_secs(1))));
+    let (begun, wait) = tokio::sync::oneshot::channel();
+    let begun = std::sync::Mutex::new(Some(begun));
+    let told = |_| {
+        if let Some(begun) = begun.lock().unwrap().take() {
+            begun.send(()).unwrap();
+        }
+    };
+    let state = db.writer.state();
+    let moving = std::pin::pin!(copy(&db.log, &state, &to, &told));
+    // Right when the copy has begun.
+    let moving = match futures::future::select(wait, moving).await {
+        futures::future::Either::Left((_, moving)) => moving,
+        futures::future::Either::Right(_) => panic!("it was not told"),
+    };
+    own.append(9000, 2).await;
+    store.clock().advance(Duration::from_secs(2));
+    let moved = moving.await;
+    let refused = moved.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::AlreadyExists, "{refused}");
+    let again = Db::open(&to).await;
+    assert_eq!(again.values().await.unwrap().len() as u64, made.rows + 2);
 }

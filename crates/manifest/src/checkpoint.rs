@@ -1,12 +1,13 @@
 //! A manifest as a checkpoint, and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tandem_format::{
-    CheckpointRoot, CommittedToken, ObjectName, PartEntry, PartRef, Section, SectionKey, encode_part_entry,
+    CheckpointRoot, CommittedToken, FileName, ObjectName, PartEntry, PartRef, Section, SectionKey,
+    encode_part_entry,
 };
-use tandem_types::{DatabaseId, Error, Result};
+use tandem_types::{DatabaseId, Error, Result, TableId};
 
 use crate::digest::{Entry, entry_hash};
 use crate::ops;
@@ -114,6 +115,20 @@ impl Manifest {
     ///
     /// `Internal` if a section that rode in a commit was not moved.
     pub fn forked(&self, database: DatabaseId, moved: &BTreeMap<SectionKey, ObjectName>) -> Result<Self> {
+        self.forked_without(database, moved, &Lost::default())
+    }
+
+    /// As [`Manifest::forked`], without what is lost. Sections of segments may be moved, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manifest::forked`].
+    pub fn forked_without(
+        &self,
+        database: DatabaseId,
+        moved: &BTreeMap<SectionKey, ObjectName>,
+        lost: &Lost,
+    ) -> Result<Self> {
         let mut root = self.checkpoint_root(Vec::new());
         root.database = database;
         (root.horizon, root.history_start) = (self.seq, self.seq);
@@ -126,6 +141,7 @@ impl Manifest {
         for mut entry in self.checkpoint_parts().into_iter().flatten() {
             let carried = match &mut entry {
                 PartEntry::RemovedFile { .. } | PartEntry::RemovedSegment { .. } => continue,
+                PartEntry::File { table, file, .. } if lost.files.contains(&(*table, file.name)) => continue,
                 PartEntry::Tail { key, section, .. } => Some((*key, section)),
                 PartEntry::Mutation { pending, .. } => {
                     let key = pending.key.as_section();
@@ -133,12 +149,13 @@ impl Manifest {
                 }
                 _ => None,
             };
-            if let Some((key, section)) = carried
-                && section.segment.is_none()
-            {
-                let missing = || Error::internal("a section was left behind in the log");
-                section.segment = Some(*moved.get(&key).ok_or_else(missing)?);
-                section.offset = 0;
+            if let Some((key, section)) = carried {
+                match moved.get(&key) {
+                    _ if lost.sections.contains(&key) => continue,
+                    Some(segment) => (section.segment, section.offset) = (Some(*segment), 0),
+                    None if section.segment.is_some() => {}
+                    None => return Err(Error::internal("a section was left behind in the log")),
+                }
             }
             forked.load(entry)?;
         }
@@ -147,6 +164,11 @@ impl Manifest {
 
     /// The sections that ride in commits, of tails and of mutations.
     pub fn inline_sections(&self) -> Vec<(SectionKey, Section)> {
+        self.sections_in(None)
+    }
+
+    /// The sections, of tails and of mutations, that lie in a segment; without one, those that ride in commits.
+    pub fn sections_in(&self, segment: Option<ObjectName>) -> Vec<(SectionKey, Section)> {
         let of_table = |table: &Table| {
             let tail = table.tail.values().map(|t| (t.key, t.section.clone()));
             let looked_up = table
@@ -156,7 +178,7 @@ impl Manifest {
             tail.chain(looked_up).collect::<Vec<_>>()
         };
         let sections = self.tables.values().flat_map(of_table);
-        sections.filter(|(_, section)| section.segment.is_none()).collect()
+        sections.filter(|(_, section)| section.segment == segment).collect()
     }
 
     /// The state that a checkpoint holds. The digest is computed anew from what was read and must be the stored one.
@@ -175,6 +197,19 @@ impl Manifest {
                 "the checkpoint at {} does not hold the state that its root promises",
                 root.seq
             )));
+        }
+        Ok(manifest)
+    }
+
+    /// What is left of the state that a checkpoint held when some of its parts are lost: nobody's state, for whoever has
+    /// nothing better. What they held is not there, deletions that were pending among it.
+    pub fn from_rest_of_checkpoint(
+        root: &CheckpointRoot,
+        parts: impl IntoIterator<Item = Vec<PartEntry>>,
+    ) -> Result<Self> {
+        let mut manifest = Self::of_root(root);
+        for entry in parts.into_iter().flatten() {
+            manifest.load(entry)?;
         }
         Ok(manifest)
     }
@@ -261,6 +296,14 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Data of a state that cannot be had any more.
+#[derive(Clone, Debug, Default)]
+pub struct Lost {
+    pub files: BTreeSet<(TableId, FileName)>,
+    /// Of tails, and of mutations: those are lost with what they look up.
+    pub sections: BTreeSet<SectionKey>,
 }
 
 fn damaged(error: Error) -> Error {

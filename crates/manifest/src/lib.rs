@@ -28,7 +28,7 @@ mod tokens;
 mod tests;
 
 pub use apply::{Applied, Outcome, Stop};
-pub use checkpoint::{CheckpointParts, PART_BYTES};
+pub use checkpoint::{CheckpointParts, Lost, PART_BYTES};
 pub use foreign::MAX_FOREIGN;
 pub use intent::{
     AppendIntent, AppendTarget, Change, ColumnSpec, Intent, MutateDraft, MutateIntent, MutateTarget,

@@ -7,6 +7,7 @@ mod import;
 mod place;
 mod promote;
 mod remote;
+mod repair;
 mod restore;
 mod serve;
 mod shell;
@@ -41,9 +42,9 @@ enum Command {
     Compact(remote::CompactArgs),
     /// Write a checkpoint, so that nodes start faster
     Checkpoint(remote::CheckpointArgs),
-    /// Delete what nothing needs any more, or say what that would be
-    Gc(gc::GcArgs),
     // Its own words are longer than a line.
+    Gc(gc::GcArgs),
+    // Likewise.
     Promote(promote::PromoteArgs),
     // Likewise.
     Restore(restore::RestoreArgs),
@@ -61,6 +62,8 @@ enum Command {
     Backup(copies::CopyArgs),
     // Its own words are longer than a line.
     Verify(verify::VerifyArgs),
+    // Likewise.
+    Repair(repair::RepairArgs),
     /// Say how a node is doing
     Status(remote::StatusArgs),
 }
@@ -139,6 +142,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Copy(args) => copies::copy(&args, false).await,
         Command::Backup(args) => copies::copy(&args, true).await,
         Command::Verify(args) => verify::run(&args).await,
+        Command::Repair(args) => repair::run(&args).await,
         Command::Status(args) => {
             let server = Server::reach(&args.target).await?;
             let done = remote::status(&args, &server.urls).await;

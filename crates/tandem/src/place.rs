@@ -9,9 +9,25 @@ use crate::serve::key_value;
 
 /// The environment of the database in a store; of a fork, with what it shares behind it.
 pub async fn open(url: &str, options: &[String]) -> Result<Env> {
+    let own = open_own(url, options)?;
     let options: Vec<_> = options.iter().map(|text| key_value(text)).collect::<Result<_>>()?;
-    let own = Env::open(url, &options)?;
     tandem_copy::open_parents(own, &move |url: &str| Env::open(url, &options)).await
+}
+
+/// The environment of a store, without what a fork there shares.
+pub fn open_own(url: &str, options: &[String]) -> Result<Env> {
+    let options: Vec<_> = options.iter().map(|text| key_value(text)).collect::<Result<_>>()?;
+    Env::open(url, &options)
+}
+
+/// A directory's full path; URLs are whole already.
+pub fn absolute(url: &str) -> Result<String> {
+    if url.contains("://") {
+        return Ok(url.to_owned());
+    }
+    let path =
+        std::path::absolute(url).map_err(|e| Error::invalid(format!("{url:?} is no directory: {e}")))?;
+    path.into_os_string().into_string().map_err(|_| Error::invalid(format!("{url:?} is not UTF-8")))
 }
 
 /// The log of a database that is there.
