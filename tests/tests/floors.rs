@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("tandem-datafile", 2),
     ("tandem-segment", 2),
     ("tandem-fold", 2),
+    ("tandem-lines", 2),
     ("tandem-log", 2),
     ("tandem-compact", 3),
     ("tandem-collect", 3),
@@ -56,7 +57,8 @@ const DOORS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that compute and nothing else: without a runtime, a store or a clock, whatever a change may wish.
-const PURE: &[&str] = &["tandem-types", "tandem-format", "tandem-manifest", "tandem-segment", "tandem-fold"];
+const PURE: &[&str] =
+    &["tandem-types", "tandem-format", "tandem-manifest", "tandem-segment", "tandem-fold", "tandem-lines"];
 const IMPURE: &[&str] = &["tokio", "async-trait", "futures", "object_store", "rand", "tandem-env", "tracing"];
 
 /// Crate → what its code (tests left out) depends on.

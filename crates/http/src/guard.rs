@@ -1,35 +1,43 @@
 //! What stands before all routes.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::header::{AUTHORIZATION, USER_AGENT, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tandem_access::{Access, Right};
 use tandem_env::Clock;
 use tandem_types::{Error, ErrorKind, Result};
 
+use crate::lines::parameters;
+
 /// Requests that were not let in.
 const REFUSED: &str = "tandem_auth_refused_total";
 /// What needs no token.
-const OPEN: &[&str] = &["/healthz"];
+const OPEN: &[&str] = &["/healthz", "/ping", "/health", "/settings"];
+
+/// Clients whose token nobody asked for that are remembered.
+const TOLD: usize = 64;
 
 #[derive(Clone)]
 struct Guard {
     access: Access,
     clock: Arc<dyn Clock>,
+    /// Who was told that its token is not asked for.
+    told: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// The routes, and the answers for what is no route, behind the guard.
 pub(crate) fn guarded(routes: Router, access: Access, clock: Arc<dyn Clock>) -> Router {
-    routes.layer(from_fn_with_state(Guard { access, clock }, check))
+    routes.layer(from_fn_with_state(Guard { access, clock, told: Arc::default() }, check))
 }
 
 async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match guard.admit(request.method(), request.uri().path(), request.headers()) {
+    match guard.admit(request.method(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => {
             metrics::counter!(REFUSED, "via" => "http").increment(1);
@@ -39,16 +47,49 @@ async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Resp
 }
 
 impl Guard {
-    fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<()> {
+    fn admit(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+        let path = uri.path();
         let reading = method == Method::GET || method == Method::HEAD;
         if reading && OPEN.contains(&path) {
             return Ok(());
         }
         // A header that is no text is like one that is not understood.
         let shown = headers.get_all(AUTHORIZATION).iter().map(|value| value.to_str().unwrap_or_default());
-        let grant = self.access.admit(shown, self.clock.now_micros())?;
+        let mut shown: Vec<String> = shown.map(as_bearer).collect();
+        if path == "/write" && shown.is_empty() {
+            // InfluxDB's first clients have their password in the address.
+            let password = parameters(uri).find(|(name, _)| name == "p");
+            shown.extend(password.map(|(_, password)| format!("Bearer {password}")));
+        }
+        if self.access.tokens.is_none() && !shown.is_empty() {
+            self.tell(headers);
+        }
+        let grant = self.access.admit(shown.iter().map(String::as_str), self.clock.now_micros())?;
         let right = if reading { Right::Read } else { Right::Write };
         grant.require(right, &format!("{method} {path}"))
+    }
+}
+
+impl Guard {
+    /// A token that nobody looks at keeps nobody out: its owner may believe that it does.
+    fn tell(&self, headers: &HeaderMap) {
+        let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("without a name");
+        let agent: String = agent.chars().take(200).collect();
+        let Ok(mut told) = self.told.lock() else { return };
+        if told.len() < TOLD && told.insert(agent.clone()) {
+            tracing::warn!(
+                client = agent,
+                "a client shows a token, and this node asks for none: --auth-token-file"
+            );
+        }
+    }
+}
+
+/// InfluxDB's clients have a word of their own for it.
+fn as_bearer(shown: &str) -> String {
+    match shown.trim().split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("token") => format!("Bearer {}", token.trim()),
+        _ => shown.to_owned(),
     }
 }
 
@@ -110,6 +151,13 @@ mod tests {
         ("HEAD", "/metrics", [401, 401, 200, 200]),
         ("DELETE", "/metrics", [401, 401, 403, 405]),
         ("POST", "/write", [401, 401, 403, 200]),
+        ("POST", "/write?p=writer-0123456789", [200, 401, 403, 200]),
+        ("POST", "/write?p=wrong-0123456789", [401, 401, 403, 200]),
+        ("GET", "/metrics?p=reader-0123456789", [401, 401, 200, 200]),
+        ("GET", "/ping", [404, 404, 404, 404]),
+        ("GET", "/health", [404, 404, 404, 404]),
+        ("GET", "/settings", [404, 404, 404, 404]),
+        ("POST", "/settings", [401, 401, 403, 404]),
         ("GET", "/", [401, 401, 404, 404]),
         ("GET", "/healthz/", [401, 401, 404, 404]),
         ("GET", "/healthz/../metrics", [401, 401, 404, 404]),

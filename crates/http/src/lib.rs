@@ -1,15 +1,20 @@
-//! Health and metrics over HTTP: translation only.
+//! Line protocol, health and metrics over HTTP: translation only.
 //!
+//! - `/write`, `/api/v2/write`, `/api/v3/write_lp`: lines of QuestDB's and InfluxDB's clients, with `/settings`, `/ping` and
+//!   `/health` as those ask for them;
 //! - `/healthz`: 200 while the process works, 503 with the reason once it cannot go on and wants a restart;
 //! - `/readyz`: 200 once requests are served, 503 before and while shutting down;
 //! - `/metrics`: Prometheus text.
 //!
-//! Where tokens are asked for, only `/healthz` is open to everybody: what restarts a process has to ask it. Every other
-//! path, known or not, needs a token, and every method but GET and HEAD one that may write.
+//! Where tokens are asked for, only reading `/healthz`, `/ping`, `/health` and `/settings` is open to everybody: what
+//! restarts a process has to ask it, and clients ask before they show anything. Every other path, known or not, needs a
+//! token, and every method but GET and HEAD one that may write.
 //!
-//! It refuses to know what the numbers mean: whoever counts describes them.
+//! It refuses to know what the numbers mean: whoever counts describes them. What becomes of lines is for whoever
+//! implements [`LineStore`].
 
 mod guard;
+mod lines;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +30,8 @@ use tandem_access::{Access, Incoming, Wire};
 use tandem_env::{Clock, SystemClock};
 use tandem_types::{Error, Result};
 use tokio::net::TcpListener;
+
+pub use lines::{LineOptions, LineReceipt, LineStore, LineTransaction};
 
 /// Upper bounds of latency histograms, in seconds.
 const LATENCY_BUCKETS: &[f64] =
@@ -60,16 +67,19 @@ pub struct Probes {
 pub async fn serve(
     listener: TcpListener,
     probes: Probes,
+    lines: Arc<dyn LineStore>,
     access: Access,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let incoming = Incoming::new(listener, access.tls.as_ref(), &["http/1.1"], clock.clone())?;
+    let lines = lines::routes(lines, clock.clone(), probes.failure.clone());
     let routes = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(probes);
+        .with_state(probes)
+        .merge(lines);
     axum::serve(Connections(incoming), guard::guarded(routes, access, clock))
         .with_graceful_shutdown(shutdown)
         .await

@@ -1,0 +1,127 @@
+//! One write request, from its first byte to its answer.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use sha2::Digest;
+use tandem_lines::{LineError, Parser, Settings};
+use tandem_types::{Error, Result};
+
+use super::answer::{done, failed};
+use super::body::{BODY_BYTES, Pieces};
+use super::request::{Asked, Family};
+use super::{LineReceipt, LineTransaction, Service};
+
+/// A body beyond this is large, in bytes.
+const LARGE_BYTES: u64 = 1 << 20;
+
+/// Why a request is not answered with plain success.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nothing is written.
+    Error(Error),
+    TooLarge,
+    Encoding(Error),
+    /// Lines were refused.
+    Lines {
+        /// The first of them; there is one at least.
+        errors: Vec<LineError>,
+        count: u64,
+        /// Whether the others are written, and where; `None`: nothing is.
+        written: Option<Option<LineReceipt>>,
+    },
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// `family` is `None` where the request itself has to say.
+pub(crate) async fn write(
+    State(service): State<Arc<Service>>,
+    family: Option<Family>,
+    request: Request,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let family = family.unwrap_or_else(|| Family::of_write(&head.uri));
+    let written = match Asked::parse(family, &head.uri, &head.headers) {
+        Ok(asked) => service.run(&asked, body).await,
+        Err(error) if error.kind() == tandem_types::ErrorKind::Unsupported => Err(Failure::Encoding(error)),
+        Err(error) => Err(error.into()),
+    };
+    match written {
+        Ok(receipt) => done(receipt.as_ref()),
+        Err(failure) => failed(family, &failure),
+    }
+}
+
+impl Service {
+    /// The commit; `None` if there was nothing to write.
+    async fn run(&self, asked: &Asked, body: Body) -> Result<Option<LineReceipt>, Failure> {
+        let mut transaction = self.store.begin(asked.options.clone())?;
+        let settings = Settings {
+            precision: asked.precision,
+            now: self.clock.now_micros().saturating_mul(1000),
+            ..Settings::default()
+        };
+        let mut parser = Parser::new(settings, transaction.catalog());
+        let mut pieces = Pieces::new(body, asked.gzip);
+        let mut digest = transaction.wants_digest().then(|| asked.digest());
+        let mut turn = None;
+        while let Some(piece) = pieces.next(&*self.clock).await? {
+            if pieces.bytes > BODY_BYTES {
+                return Err(Failure::TooLarge);
+            }
+            if pieces.bytes > LARGE_BYTES && turn.is_none() {
+                let closed = |_| Error::unavailable("the node is shutting down");
+                turn = Some(self.large.acquire().await.map_err(closed)?);
+            }
+            if let Some(digest) = &mut digest {
+                digest.update(&piece);
+            }
+            parser.feed(&piece)?;
+            stage(&mut *transaction, &mut parser, asked.partial).await?;
+        }
+        parser.finish()?;
+        stage(&mut *transaction, &mut parser, asked.partial).await?;
+
+        let count = parser.failed();
+        metrics::counter!("tandem_lines_refused_total").increment(count);
+        let errors = parser.errors().to_vec();
+        if count > 0 && !asked.partial {
+            return Err(Failure::Lines { errors, count, written: None });
+        }
+        // Two events without a time of their own are two, however alike: only a token makes them one.
+        let telling = asked.options.token.is_some() || parser.all_stamped();
+        let digest = digest.filter(|_| telling).map(|digest| digest.finalize().to_vec());
+        let written = match parser.rows() {
+            0 => None,
+            rows => {
+                let receipt = transaction.commit(digest).await?;
+                if !receipt.duplicate {
+                    metrics::counter!("tandem_ingest_rows_total", "via" => "lines").increment(rows);
+                }
+                Some(receipt)
+            }
+        };
+        match count {
+            0 => Ok(written),
+            _ => Err(Failure::Lines { errors, count, written: Some(written) }),
+        }
+    }
+}
+
+/// Hands on what is complete. Once a line was refused and that spoils the rest, the rest is read for its errors only.
+async fn stage(transaction: &mut dyn LineTransaction, parser: &mut Parser, partial: bool) -> Result<()> {
+    let spoilt = parser.failed() > 0 && !partial;
+    for rows in parser.take() {
+        if !spoilt {
+            transaction.stage(rows).await?;
+        }
+    }
+    Ok(())
+}

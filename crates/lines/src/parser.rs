@@ -1,0 +1,314 @@
+//! Bodies in pieces, lines out of them, batches at the end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use tandem_types::{Error, Result, check_name};
+
+use crate::error::{LineError, LineErrorKind, Step, Stop};
+use crate::line::read_row;
+use crate::scan::{TABLE, line_end, skip_blanks, text_end};
+use crate::settings::{Catalog, Settings};
+use crate::table::{Table, name_of};
+
+/// Bytes that a column's place in a row takes, about.
+const PLACE_BYTES: usize = 8;
+
+/// Rows for one table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableBatch {
+    pub table: String,
+    /// The column that has the row timestamps: the designated timestamp of a table that is yet to be made.
+    pub timestamp: String,
+    /// Row timestamps first, then the columns in the order in which lines named them.
+    pub batch: RecordBatch,
+}
+
+/// Turns the bytes of one body into batches.
+pub struct Parser {
+    settings: Settings,
+    catalog: Arc<dyn Catalog>,
+    tables: Vec<Table>,
+    by_raw: HashMap<Box<[u8]>, usize>,
+    by_name: HashMap<String, usize>,
+    /// The table of the last line.
+    current: usize,
+    /// A line that is not whole yet, with what follows it.
+    pending: Vec<u8>,
+    /// It is tried again once that much is there: not for each little piece.
+    retry_at: usize,
+    /// The rest of a refused line is being passed over.
+    skipping: bool,
+    lines: u64,
+    rows: u64,
+    all_stamped: bool,
+    /// What rows that are not cut yet take, about.
+    held: usize,
+    ready: Vec<TableBatch>,
+    errors: Vec<LineError>,
+    failed: u64,
+    scratch: Vec<u8>,
+}
+
+impl Parser {
+    pub fn new(settings: Settings, catalog: Arc<dyn Catalog>) -> Self {
+        Self {
+            settings,
+            catalog,
+            tables: Vec::new(),
+            by_raw: HashMap::new(),
+            by_name: HashMap::new(),
+            current: 0,
+            pending: Vec::new(),
+            retry_at: 0,
+            skipping: false,
+            lines: 0,
+            rows: 0,
+            all_stamped: true,
+            held: 0,
+            ready: Vec::new(),
+            errors: Vec::new(),
+            failed: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The next bytes of the body.
+    ///
+    /// # Errors
+    ///
+    /// `Internal` only: what is wrong with lines is in [`errors`](Self::errors).
+    pub fn feed(&mut self, piece: &[u8]) -> Result<()> {
+        if self.pending.is_empty() {
+            let used = self.read(piece)?;
+            self.keep(piece.get(used..).unwrap_or_default());
+            return Ok(());
+        }
+        self.pending.extend_from_slice(piece);
+        if self.pending.len() < self.retry_at && self.pending.len() <= self.settings.limits.line_bytes {
+            return Ok(());
+        }
+        self.read_pending()
+    }
+
+    /// The body has ended; a last line need not have a line end.
+    ///
+    /// # Errors
+    ///
+    /// As [`feed`](Self::feed).
+    pub fn finish(&mut self) -> Result<()> {
+        if !self.pending.is_empty() && self.pending.last() != Some(&b'\n') {
+            self.pending.push(b'\n');
+        }
+        self.read_pending()?;
+        let rest = std::mem::take(&mut self.pending);
+        if !rest.is_empty() {
+            self.lines += 1;
+            self.refuse(Stop::malformed(rest.len(), "the body ends within the line"), 0, &rest);
+        }
+        self.cut()
+    }
+
+    /// Batches that are complete: all that there will be after [`finish`](Self::finish), before it those that had to make
+    /// room.
+    pub fn take(&mut self) -> Vec<TableBatch> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// The first errors.
+    pub fn errors(&self) -> &[LineError] {
+        &self.errors
+    }
+
+    /// Lines that were refused.
+    pub fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    /// Whether each row so far came with a timestamp of its own.
+    pub fn all_stamped(&self) -> bool {
+        self.all_stamped
+    }
+
+    /// Rows that were read, in batches or not yet.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn keep(&mut self, rest: &[u8]) {
+        self.pending.extend_from_slice(rest);
+        self.retry_at = self.pending.len() + self.pending.len() / 4 + 1;
+    }
+
+    fn read_pending(&mut self) -> Result<()> {
+        let mut buf = std::mem::take(&mut self.pending);
+        let used = self.read(&buf)?;
+        buf.drain(..used);
+        self.retry_at = buf.len() + buf.len() / 4 + 1;
+        self.pending = buf;
+        Ok(())
+    }
+
+    /// Reads all lines that are whole; how many bytes they take.
+    fn read(&mut self, buf: &[u8]) -> Result<usize> {
+        let mut at = 0;
+        while at < buf.len() {
+            if self.skipping {
+                let Some(next) = line_end(buf, at) else { return Ok(buf.len()) };
+                self.skipping = false;
+                at = next;
+                continue;
+            }
+            // Further than that no line may look.
+            let bound = buf.len().min(at.saturating_add(self.settings.limits.line_bytes));
+            let visible = buf.get(..bound).unwrap_or(buf);
+            let stop = match self.line(visible, at) {
+                Ok(next) => {
+                    self.lines += 1;
+                    at = next;
+                    None
+                }
+                Err(stop) => Some(stop),
+            };
+            if let Some(stop) = stop {
+                let (stop, next) = match stop.line_end(visible, at) {
+                    Some(next) => (stop, Some(next)),
+                    // What was looked at for its end is not looked at again for lines: that could go on for ever.
+                    None if bound < buf.len() => (self.too_long(at), line_end(buf, bound)),
+                    // Refused once it is there to its end, so that nothing depends on how the body was cut.
+                    None => break,
+                };
+                self.lines += 1;
+                self.refuse(stop, at, visible);
+                self.skipping = next.is_none();
+                let next = next.unwrap_or(buf.len());
+                self.held += next - at;
+                at = next;
+            }
+            if self.held > self.settings.limits.batch_bytes {
+                self.cut()?;
+            }
+        }
+        Ok(at)
+    }
+
+    fn too_long(&self, at: usize) -> Stop {
+        Stop::limit(at, format!("the line is longer than {} bytes", self.settings.limits.line_bytes))
+    }
+
+    fn refuse(&mut self, stop: Stop, start: usize, buf: &[u8]) {
+        let Stop::Bad(fault) = stop else { return };
+        self.failed += 1;
+        if self.errors.len() < self.settings.limits.errors {
+            let text = buf.get(start..).unwrap_or_default();
+            self.errors.push(LineError::new(*fault, self.lines, start, text));
+        }
+    }
+
+    /// Reads the line at `start`; where the next one begins.
+    fn line(&mut self, buf: &[u8], start: usize) -> Step<usize> {
+        let at = skip_blanks(buf, start);
+        match buf.get(at..).unwrap_or_default() {
+            [] => return Err(Stop::Open),
+            [b'\n', ..] => return Ok(at + 1),
+            [b'\r', b'\n', ..] => return Ok(at + 2),
+            [b'\r'] => return Err(Stop::Open),
+            [b'#', ..] => {
+                return line_end(buf, at).ok_or(Stop::Open);
+            }
+            _ => {}
+        }
+        let before = self.tables.len();
+        let (index, end) = self.table(buf, at)?;
+        let Some(table) = self.tables.get_mut(index) else { return Err(Stop::Open) };
+        match read_row(table, buf, end, &self.settings, &mut self.scratch) {
+            Ok((next, stamped)) => {
+                self.current = index;
+                self.all_stamped &= stamped;
+                self.rows += 1;
+                self.held += next - start + PLACE_BYTES * (table.columns() + 1);
+                Ok(next)
+            }
+            Err(stop) => {
+                // What is wrong with the line as a whole is not about a table.
+                let stop = if stop.is_at(start) { stop } else { stop.of_table(&table.name) };
+                table.undo_row();
+                // One that exists may stay: it makes nothing, and asking for it is dear.
+                if index >= before && !table.is_known() {
+                    self.forget_table();
+                }
+                Err(stop)
+            }
+        }
+    }
+
+    /// The table that is named at `at`, made if lines did not name it before, and where its name ends.
+    fn table(&mut self, buf: &[u8], at: usize) -> Step<(usize, usize)> {
+        if let Some(table) = self.tables.get(self.current) {
+            let end = at + table.raw.len();
+            if buf.get(at..end) == Some(&*table.raw) && matches!(buf.get(end), Some(b',' | b' ')) {
+                return Ok((self.current, end));
+            }
+        }
+        let (end, _) = text_end(buf, at, TABLE)?;
+        let raw = buf.get(at..end).unwrap_or_default();
+        if let Some(index) = self.by_raw.get(raw) {
+            return Ok((*index, end));
+        }
+        if raw.is_empty() {
+            return Err(Stop::malformed(at, "the name of the table is missing"));
+        }
+        if buf.get(end) == Some(&b'\n') {
+            return Err(Stop::malformed(end, "the line has no values"));
+        }
+        let name = name_of(raw, at)?;
+        let index = match self.by_name.get(&name) {
+            Some(index) => *index,
+            None => self.new_table(name, raw, at)?,
+        };
+        if self.by_raw.len() < 2 * self.settings.limits.tables {
+            self.by_raw.insert(raw.into(), index);
+        }
+        Ok((index, end))
+    }
+
+    fn new_table(&mut self, name: String, raw: &[u8], at: usize) -> Step<usize> {
+        check_name("table", &name).map_err(|error| Stop::malformed(at, error.message()))?;
+        if self.tables.len() >= self.settings.limits.tables {
+            let message = format!("the body names more than {} tables", self.settings.limits.tables);
+            return Err(Stop::limit(at, message).of_table(&name));
+        }
+        let known = self.catalog.table(&name);
+        let table = Table::new(name.clone(), raw.into(), known)
+            .map_err(|why| Stop::bad(LineErrorKind::Conflict, at, why).of_table(&name))?;
+        self.tables.push(table);
+        self.by_name.insert(name, self.tables.len() - 1);
+        Ok(self.tables.len() - 1)
+    }
+
+    /// The newest table, which no line before has named.
+    fn forget_table(&mut self) {
+        if let Some(table) = self.tables.pop() {
+            self.by_name.remove(&table.name);
+            self.by_raw.remove(&table.raw);
+        }
+    }
+
+    /// Makes batches of all rows that wait.
+    fn cut(&mut self) -> Result<()> {
+        self.held = 0;
+        for table in &mut self.tables {
+            let empty = table.rows() == 0;
+            // Without rows as well: refused lines leave texts behind.
+            let batch = table.cut().map_err(|e| {
+                Error::internal(format!("rows for table {:?} make no batch: {e}", table.name))
+            })?;
+            if !empty {
+                let (name, timestamp) = (table.name.clone(), table.timestamp().to_owned());
+                self.ready.push(TableBatch { table: name, timestamp, batch });
+            }
+        }
+        Ok(())
+    }
+}

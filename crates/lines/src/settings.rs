@@ -1,0 +1,104 @@
+//! What a parser is told before the first byte.
+
+use arrow::datatypes::{SchemaRef, TimeUnit};
+use tandem_types::{Error, Result};
+
+/// The unit of row timestamps without a suffix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    #[default]
+    Nanosecond,
+    Microsecond,
+    Millisecond,
+    Second,
+    Minute,
+    Hour,
+    /// Told by the number's size: below 5·10⁹ seconds, below 5·10¹² milliseconds, below 5·10¹⁵ microseconds, else
+    /// nanoseconds.
+    Auto,
+}
+
+impl Precision {
+    /// Short and long names of both families.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for any other.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "n" | "ns" | "nanosecond" | "nanoseconds" => Ok(Self::Nanosecond),
+            "u" | "us" | "µ" | "µs" | "microsecond" | "microseconds" => Ok(Self::Microsecond),
+            "ms" | "millisecond" | "milliseconds" => Ok(Self::Millisecond),
+            "s" | "second" | "seconds" => Ok(Self::Second),
+            "m" | "minute" | "minutes" => Ok(Self::Minute),
+            "h" | "hour" | "hours" => Ok(Self::Hour),
+            "auto" => Ok(Self::Auto),
+            other => Err(Error::invalid(format!(
+                "precision {other:?} is not known; it is one of ns, us, ms, s, m, h and auto"
+            ))),
+        }
+    }
+
+    /// A number of this precision in a unit that Arrow has; `None` if it leaves the range.
+    pub(crate) fn ticks(self, number: i64) -> Option<(i64, TimeUnit)> {
+        let size = number.unsigned_abs();
+        let unit = match self {
+            Self::Nanosecond => TimeUnit::Nanosecond,
+            Self::Microsecond => TimeUnit::Microsecond,
+            Self::Millisecond => TimeUnit::Millisecond,
+            Self::Second => TimeUnit::Second,
+            Self::Minute => return Some((number.checked_mul(60)?, TimeUnit::Second)),
+            Self::Hour => return Some((number.checked_mul(3600)?, TimeUnit::Second)),
+            Self::Auto if size < 5_000_000_000 => TimeUnit::Second,
+            Self::Auto if size < 5_000_000_000_000 => TimeUnit::Millisecond,
+            Self::Auto if size < 5_000_000_000_000_000 => TimeUnit::Microsecond,
+            Self::Auto => TimeUnit::Nanosecond,
+        };
+        Some((number, unit))
+    }
+}
+
+/// How lines are read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    pub precision: Precision,
+    /// The row timestamp of lines without one, in nanoseconds since 1970.
+    pub now: i64,
+    pub limits: Limits,
+}
+
+/// Bounds of what one body may make the parser hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A line, in bytes, its binary values included.
+    pub line_bytes: usize,
+    /// Columns that lines name of one table.
+    pub columns: usize,
+    /// Tables that one body names.
+    pub tables: usize,
+    /// Rows are cut into a batch when they and their places take this much, in bytes.
+    pub batch_bytes: usize,
+    /// Errors that are listed; more are counted only.
+    pub errors: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { line_bytes: 16 << 20, columns: 4096, tables: 4096, batch_bytes: 16 << 20, errors: 100 }
+    }
+}
+
+/// A table that exists.
+#[derive(Clone, Debug)]
+pub struct KnownTable {
+    /// The designated timestamp, if it has one.
+    pub timestamp: Option<String>,
+    /// All of its columns.
+    pub columns: SchemaRef,
+}
+
+/// Tells what exists.
+pub trait Catalog: Send + Sync {
+    /// The table of that name, if there is one. Asked once a table and body.
+    fn table(&self, name: &str) -> Option<KnownTable>;
+}
