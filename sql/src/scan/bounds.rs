@@ -7,10 +7,12 @@ use arrow::array::RecordBatch;
 use tandem_fold::{Bound, bind};
 use tandem_format::{Expr, MutationKind, PendingMutation, Section, SectionKey};
 use tandem_manifest::TailSection;
-use tandem_types::Result;
+use tandem_types::{Result, TableId};
 
 use super::ScanContext;
+use crate::database::SectionRows;
 use crate::runtime::on;
+use crate::transaction::is_own;
 
 /// What decoded mutations may take, in bytes, roughly.
 const BYTES_MAX: usize = 64 << 20;
@@ -137,8 +139,27 @@ impl ScanContext {
             section: section.clone(),
             live: section.partitions.iter().map(|(partition, _)| *partition).collect(),
         };
-        let (database, table) = (Arc::clone(&self.database), pending.mutation.table);
-        let rows = on(&self.io, async move { database.tail_rows(table, &section).await }).await??;
+        let rows = self.tail_rows(pending.mutation.table, &Arc::new(section)).await?;
         Ok(rows.batches.clone())
+    }
+
+    /// The rows of a section: of the log, or of the open transaction.
+    pub(super) async fn tail_rows(
+        &self,
+        table: TableId,
+        section: &Arc<TailSection>,
+    ) -> Result<Arc<SectionRows>> {
+        let own = is_own(section);
+        if own && let Some(rows) = self.own.as_ref().and_then(|own| own.get(section.key)) {
+            return Ok(rows);
+        }
+        let (database, section) = (Arc::clone(&self.database), Arc::clone(section));
+        let load = async move {
+            match own {
+                true => database.uncommitted_rows(&section.section).await,
+                false => database.tail_rows(table, &section).await,
+            }
+        };
+        on(&self.io, load).await?
     }
 }

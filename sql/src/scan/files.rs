@@ -96,7 +96,7 @@ pub(super) fn entry(table: &SnapshotTable, state: &Arc<FileState>) -> Partitione
 
 /// Files of a table whose sort key begins with its timestamp are sorted by time.
 fn time_ordering(table: &SnapshotTable) -> Option<LexOrdering> {
-    let timestamp = table.table.timestamp()?;
+    let timestamp = table.timestamp()?;
     if table.table.order_by().first() != Some(&timestamp.id) {
         return None;
     }

@@ -13,7 +13,8 @@
 //! - [`tail`], [`sections`]: sections, loaded one at a time when the query runs;
 //! - [`pending`], [`bounds`]: which mutations act on what, what must be read for them, and their decoded forms;
 //! - [`split`]: which files and sections of a keyed table may hold rows of equal keys;
-//! - [`fold`], [`folding`], [`items`]: reading files and what came later, as one.
+//! - [`fold`], [`folding`], [`items`]: reading files and what came later, as one;
+//! - [`shape`]: a table of one moment in the columns of another.
 //!
 //! A filter prunes what it can be sure of: below a mutation it may not look at columns that the mutation assigns, and
 //! where rows of equal keys are folded only at columns of the key. Statistics of rows that are not the last word are
@@ -30,6 +31,7 @@ mod pending;
 mod plan;
 mod prune;
 mod sections;
+mod shape;
 mod split;
 mod table;
 mod tail;
@@ -44,8 +46,10 @@ use tokio::runtime::Handle;
 use crate::database::Database;
 use crate::engine::Engine;
 use crate::io::IoStore;
+use crate::transaction::OwnRows;
 
 pub(crate) use bounds::BoundCache;
+pub(crate) use shape::Shape;
 pub(crate) use table::SnapshotTable;
 
 /// What scans need of the engine.
@@ -55,16 +59,24 @@ pub(crate) struct ScanContext {
     objects: Arc<IoStore>,
     footers: Arc<FooterCache>,
     bounds: Arc<BoundCache>,
+    /// Rows of the transaction that the scan is part of.
+    own: Option<Arc<OwnRows>>,
     io: Handle,
 }
 
 impl ScanContext {
     pub(crate) fn new(engine: &Engine) -> Self {
+        Self::within(engine, None)
+    }
+
+    /// For the view of a transaction that has written these rows.
+    pub(crate) fn within(engine: &Engine, own: Option<Arc<OwnRows>>) -> Self {
         Self {
             database: Arc::clone(engine.database()),
             objects: Arc::clone(engine.objects()),
             footers: engine.database().footers(),
             bounds: Arc::clone(engine.bounds()),
+            own,
             io: engine.io().clone(),
         }
     }

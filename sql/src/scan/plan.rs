@@ -41,7 +41,7 @@ pub(super) async fn scan(
     limit: Option<usize>,
 ) -> DfResult<Arc<dyn ExecutionPlan>> {
     let wanted = Wanted { projection, limit, streams: state.config().target_partitions().max(1), state };
-    let selected = select(&table.table, &table.schema, filters, state)?;
+    let selected = select(table, filters, state)?;
     let pending = Pending::new(&table.table);
     let cut = split(selected.files, selected.parts, key_has_time(&table.table));
     let (plain, mutated) = apart(cut.alone, &pending);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, UInt64Array, make_array};
-use arrow_schema::{DataType, SchemaRef, TimeUnit};
+use arrow_schema::{DataType, TimeUnit};
 use datafusion::catalog::Session;
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{Column, DFSchema};
@@ -17,6 +17,7 @@ use datafusion::scalar::ScalarValue;
 use tandem_manifest::{FileState, Table, TailSection};
 
 use super::split::Part;
+use super::table::SnapshotTable;
 
 /// What is left of a table to read.
 pub(super) struct Selected {
@@ -26,16 +27,12 @@ pub(super) struct Selected {
     pub(super) parts: Vec<Part>,
 }
 
-/// The files and sections of `table` that may hold rows which pass all `filters`.
-pub(super) fn select(
-    table: &Table,
-    schema: &SchemaRef,
-    filters: &[Expr],
-    state: &dyn Session,
-) -> DfResult<Selected> {
+/// The files and sections of a table that may hold rows which pass all `filters`.
+pub(super) fn select(of: &SnapshotTable, filters: &[Expr], state: &dyn Session) -> DfResult<Selected> {
+    let table = &of.table;
     // A row may have been replaced by one of its key at another time: neither is to be overlooked.
     let by_time = !table.is_keyed() || key_has_time(table);
-    let predicate = if by_time { Predicate::new(table, schema, filters, state)? } else { None };
+    let predicate = if by_time { Predicate::new(of, filters, state)? } else { None };
     let files = match &predicate {
         None => table.files().cloned().collect(),
         Some(predicate) => {
@@ -103,13 +100,9 @@ struct Predicate {
 
 impl Predicate {
     /// `None` if the filters say nothing of time.
-    fn new(
-        table: &Table,
-        schema: &SchemaRef,
-        filters: &[Expr],
-        state: &dyn Session,
-    ) -> DfResult<Option<Self>> {
-        let Some(timestamp) = table.timestamp() else { return Ok(None) };
+    fn new(of: &SnapshotTable, filters: &[Expr], state: &dyn Session) -> DfResult<Option<Self>> {
+        let schema = &of.schema;
+        let Some(timestamp) = of.timestamp() else { return Ok(None) };
         let DataType::Timestamp(unit, zone) = timestamp.data_type.clone() else { return Ok(None) };
         let of_time = filters.iter().filter(|filter| {
             !filter.is_volatile() && filter.column_refs().iter().any(|c| c.name == timestamp.name)

@@ -12,7 +12,6 @@ use tandem_types::{ColumnId, Error, Partition, PartitionUnit, Result, TimeRange}
 
 use super::pending::Widened;
 use crate::database::SectionRows;
-use crate::runtime::on;
 
 /// Reads sections of one table.
 #[derive(Debug)]
@@ -49,10 +48,7 @@ impl SectionReader {
 
     /// All rows of a section, as they are stored.
     pub(super) async fn load(&self, section: &Arc<TailSection>) -> Result<Arc<SectionRows>> {
-        let context = &self.wide.table.context;
-        let database = Arc::clone(&context.database);
-        let (table, wanted) = (self.wide.table.table.id(), Arc::clone(section));
-        on(&context.io, async move { database.tail_rows(table, &wanted).await }).await?
+        self.wide.table.context.tail_rows(self.wide.table.table.id(), section).await
     }
 
     /// The wanted columns of the rows of some partitions, ascending, of a batch of a section.

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::scalar::ScalarValue;
 use tandem_manifest::Table;
-use tandem_types::TableSchema;
+use tandem_types::{Column, TableSchema};
 
 use super::{ScanContext, plan, query_schema};
 
@@ -35,9 +35,14 @@ impl SnapshotTable {
         Self { context, table, columns, schema }
     }
 
+    /// The designated timestamp, as these columns call it.
+    pub(crate) fn timestamp(&self) -> Option<&Column> {
+        self.table.timestamp().and_then(|column| self.columns.column(column.id))
+    }
+
     /// Position of the designated timestamp.
     pub(super) fn timestamp_index(&self) -> Option<usize> {
-        self.table.timestamp().and_then(|column| self.table.schema().position(column.id))
+        self.table.timestamp().and_then(|column| self.columns.position(column.id))
     }
 
     /// Exact statistics of rows whose timestamps lie in the given ranges.

@@ -264,6 +264,7 @@ impl History {
             let name = &table.name.table;
             self.check(&format!("SELECT * FROM {name}"), table).await?;
             self.totals(table).await?;
+            self.replay(*id, table).await?;
             let back = self.random.below(8) as u64;
             let then = Seq(manifest.seq().0.saturating_sub(back));
             if back > 0
@@ -273,6 +274,59 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// Whoever is told of all changes of a table has what the table has.
+    async fn replay(&mut self, id: TableId, right: &PlainTable) -> Checked<()> {
+        let (manifest, _) = self.head();
+        let created = manifest.table(id).map_or(Seq(1), |table| table.created());
+        let first = self.past.manifest(created).and_then(|m| m.table_named(&right.name));
+        // Its name of today may have been another's then.
+        if first.is_some_and(|table| table.id() != id) {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT * FROM system.changes('{}', {created}, {}, 'both')",
+            right.name.table,
+            manifest.seq()
+        );
+        let (_, told) = self.rows(&sql).await?;
+        let mut have: BTreeMap<Vec<Value>, i64> = BTreeMap::new();
+        for mut row in told {
+            let own = row.split_off(row.len() - 3);
+            let count = match own.get(1) {
+                Some(Value::Text(op)) => match op.as_str() {
+                    "insert" | "update_after" => 1,
+                    "delete" | "update_before" => -1,
+                    // Dropped: whoever has its rows throws them away; else its rows are as they were.
+                    _ => {
+                        let Some(Value::Int(seq)) = own.first() else {
+                            return Err(format!("{sql}: {own:?}"));
+                        };
+                        let seq = Seq(u64::try_from(*seq).unwrap_or_default());
+                        if self.past.manifest(seq).is_some_and(|m| m.table(id).is_none()) {
+                            have.clear();
+                        }
+                        continue;
+                    }
+                },
+                other => return Err(format!("{sql}: {other:?} is no operation")),
+            };
+            let rows = have.entry(row).or_default();
+            *rows += count;
+            // Rows that were dropped columns apart may be one now, so that only the end counts.
+        }
+        let mut rows = Vec::new();
+        for (row, count) in have {
+            let count =
+                usize::try_from(count).map_err(|_| format!("{sql}\n  takes {row:?} away too often"))?;
+            rows.extend(std::iter::repeat_n(row, count));
+        }
+        self.played.queries += 1;
+        match difference(right, rows) {
+            None => Ok(()),
+            Some(text) => Err(format!("{sql}\n  comes to:\n{text}")),
+        }
     }
 
     /// The table at a seq, if it had the same name then.
