@@ -1,5 +1,7 @@
 //! Actions: the standard ones of Flight and Flight SQL, and `tandem.*` with JSON bodies.
 
+use std::sync::Arc;
+
 use arrow_flight::sql::{
     ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
     ActionCreatePreparedStatementRequest, Any, Command, ProstMessageExt,
@@ -14,7 +16,7 @@ use serde::Deserialize;
 use tandem_sql::{CollectRequest, Promotion, StoredShare};
 use tandem_types::{Epoch, Error, ErrorKind, Result, TableName};
 
-use crate::info::{command, no_transaction, no_transactions};
+use crate::info::command;
 use crate::json_ticket::name_parts;
 use crate::messages::{
     CloseSessionResult, CloseStatus, GetSessionOptionsResult, SessionOptionValue, SetOptionError,
@@ -29,6 +31,10 @@ const ACTIONS: &[(&str, &str)] = &[
     ("CancelQuery", "cancels a query by its FlightInfo; body and result: messages of Flight SQL in an Any"),
     ("CancelFlightInfo", "cancels a query by its FlightInfo; body: CancelFlightInfoRequest"),
     ("RenewFlightEndpoint", "lets an endpoint's ticket live longer; body: RenewFlightEndpointRequest"),
+    ("BeginTransaction", "opens a transaction; body and result: messages of Flight SQL in an Any"),
+    ("EndTransaction", "commits a transaction or rolls it back; body: a message of Flight SQL in an Any"),
+    ("BeginSavepoint", "marks a place in a transaction; body and result: messages of Flight SQL in an Any"),
+    ("EndSavepoint", "rolls back to a savepoint or forgets it; body: a message of Flight SQL in an Any"),
     ("SetSessionOptions", "sets options of the session; body: SetSessionOptionsRequest"),
     ("GetSessionOptions", "reads the options of the session; body: GetSessionOptionsRequest"),
     ("CloseSession", "forgets the session; body: CloseSessionRequest"),
@@ -91,10 +97,18 @@ impl State {
             "CancelQuery" => vec![self.cancel_query(body)?],
             "CancelFlightInfo" => vec![self.cancel_flight_info(body)?],
             "RenewFlightEndpoint" => vec![self.renew(body)?],
+            "BeginTransaction" => vec![self.begin_transaction(&caller, body)?],
+            "EndTransaction" => return self.end_transaction(&caller, body).await,
+            "BeginSavepoint" => vec![self.begin_savepoint(&caller, body).await?],
+            "EndSavepoint" => {
+                self.end_savepoint(body).await?;
+                Vec::new()
+            }
             "SetSessionOptions" => return self.set_options(&caller, body),
             "GetSessionOptions" => vec![get_options(&caller)],
             "CloseSession" => {
-                self.sessions.close(&caller.key);
+                let ended = self.sessions.close(&caller.key);
+                self.transactions.remove_where(|held| ended.iter().any(|one| Arc::ptr_eq(one, held)));
                 vec![encoded(&CloseSessionResult { status: CloseStatus::Closed as i32 })]
             }
             "tandem.Status" => {
@@ -119,8 +133,8 @@ impl State {
 
     async fn create_prepared(&self, caller: &Caller, body: &[u8]) -> Result<Bytes> {
         let request: ActionCreatePreparedStatementRequest = unpack(body)?;
-        no_transaction(request.transaction_id.as_deref())?;
-        let result = self.create_statement(caller, &request.query).await?;
+        let session = self.session_of(caller, request.transaction_id.as_deref())?;
+        let result = self.create_statement(caller, &session, &request.query).await?;
         // Not through arrow-flight's own message, which lacks `is_update`.
         let any = Any {
             type_url: "type.googleapis.com/arrow.flight.protocol.sql.ActionCreatePreparedStatementResult"
@@ -273,14 +287,13 @@ fn set_option_error(caller: &Caller, name: &str, kind: ErrorKind) -> SetOptionEr
 
 fn unknown(name: &str) -> Error {
     match name {
-        "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => no_transactions(),
         "CreatePreparedSubstraitPlan" => Error::unsupported("Substrait plans are not supported"),
         _ => Error::invalid(format!("unknown action {name:?}; ListActions names those there are")),
     }
 }
 
 /// The message in the `Any` that bodies of Flight SQL's own actions are.
-fn unpack<M: ProstMessageExt>(body: &[u8]) -> Result<M> {
+pub(crate) fn unpack<M: ProstMessageExt>(body: &[u8]) -> Result<M> {
     let any: Any = decode("the action's body", body)?;
     any.unpack().map_err(|e| Error::invalid(format!("the action's body is broken: {e}")))?.ok_or_else(|| {
         Error::invalid(format!("the action's body is a {:?}, not a {:?}", any.type_url, M::type_url()))

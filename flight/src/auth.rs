@@ -20,10 +20,15 @@ use crate::state::Caller;
 /// Requests that were not let in.
 const REFUSED: &str = "tandem_auth_refused_total";
 
-/// Actions that change nothing but the asker's own session, statements and queries.
+/// Actions that change nothing but the asker's own session, statements and queries. What a transaction commits was written
+/// by statements, which need the right to write.
 const READING_ACTIONS: &[&str] = &[
     "CreatePreparedStatement",
     "ClosePreparedStatement",
+    "BeginTransaction",
+    "EndTransaction",
+    "BeginSavepoint",
+    "EndSavepoint",
     "CancelQuery",
     "CancelFlightInfo",
     "RenewFlightEndpoint",

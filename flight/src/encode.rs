@@ -11,6 +11,7 @@ use arrow_flight::FlightData;
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_schema::SchemaRef;
+use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, try_unfold};
 use tandem_types::{Error, Result};
 
@@ -23,6 +24,24 @@ pub(crate) fn encode(
     batches: BoxStream<'static, Result<RecordBatch>>,
     compression: Option<CompressionType>,
 ) -> Result<BoxStream<'static, Result<FlightData>>> {
+    let untagged = |batch| Tagged { batch, piece: Bytes::new(), last: Bytes::new() };
+    encode_tagged(schema, batches.map(move |batch| batch.map(untagged)).boxed(), compression)
+}
+
+/// A batch, and the `app_metadata` of its messages.
+pub(crate) struct Tagged {
+    pub batch: RecordBatch,
+    /// Of all messages but the last, where it takes several.
+    pub piece: Bytes,
+    pub last: Bytes,
+}
+
+/// As [`encode`], of batches that say something.
+pub(crate) fn encode_tagged(
+    schema: &SchemaRef,
+    batches: BoxStream<'static, Result<Tagged>>,
+    compression: Option<CompressionType>,
+) -> Result<BoxStream<'static, Result<FlightData>>> {
     let options =
         IpcWriteOptions::default().try_with_compression(compression).map_err(|e| failed("the options", e))?;
     let mut encoder = Encoder {
@@ -32,6 +51,7 @@ pub(crate) fn encode(
         options,
         batches,
         pieces: VecDeque::new(),
+        tags: (Bytes::new(), Bytes::new()),
         messages: VecDeque::new(),
     };
     let message = encoder.generator.schema_to_bytes_with_dictionary_tracker(
@@ -51,9 +71,11 @@ struct Encoder {
     tracker: DictionaryTracker,
     context: IpcWriteContext,
     options: IpcWriteOptions,
-    batches: BoxStream<'static, Result<RecordBatch>>,
+    batches: BoxStream<'static, Result<Tagged>>,
     /// Of the present batch, not encoded yet: slices that copy nothing.
     pieces: VecDeque<RecordBatch>,
+    /// What the present batch says.
+    tags: (Bytes, Bytes),
     messages: VecDeque<FlightData>,
 }
 
@@ -68,7 +90,10 @@ impl Encoder {
                 continue;
             }
             match self.batches.next().await.transpose()? {
-                Some(batch) => split(batch, &mut self.pieces),
+                Some(Tagged { batch, piece, last }) => {
+                    self.tags = (piece, last);
+                    split(batch, &mut self.pieces);
+                }
                 None => return Ok(None),
             }
         }
@@ -80,7 +105,10 @@ impl Encoder {
             .encode(piece, &mut self.tracker, &self.options, &mut self.context)
             .map_err(|e| failed("a batch", e))?;
         self.messages.extend(dictionaries.into_iter().map(FlightData::from));
-        self.messages.push_back(batch.into());
+        let mut message = FlightData::from(batch);
+        let (piece, last) = &self.tags;
+        message.app_metadata = if self.pieces.is_empty() { last.clone() } else { piece.clone() };
+        self.messages.push_back(message);
         Ok(())
     }
 }

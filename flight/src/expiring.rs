@@ -63,6 +63,13 @@ impl<V: Clone> Expiring<V> {
         entry.map(|e| e.value)
     }
 
+    pub fn remove_where(&self, gone: impl Fn(&V) -> bool) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = take(&mut entries, |entry| gone(&entry.value));
+        drop(entries);
+        drop(removed);
+    }
+
     /// Drops what has expired.
     pub fn sweep(&self) {
         let before = self.clock.monotonic().saturating_sub(self.lifetime);

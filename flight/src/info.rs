@@ -26,13 +26,14 @@ impl State {
         }
         match command(&descriptor.cmd)? {
             Command::CommandStatementQuery(query) => {
-                no_transaction(query.transaction_id.as_deref())?;
-                let prepared = caller.prepare(&query.query).await?;
+                let session = self.session_of(caller, query.transaction_id.as_deref())?;
+                let prepared = caller.prepare_in(&session, &query.query).await?;
                 self.statement_info(caller, &prepared, None, descriptor).await
             }
             Command::CommandPreparedStatementQuery(query) => {
                 let (_, statement) = self.statement(&query.prepared_statement_handle)?;
-                self.statement_info(caller, &statement.prepared, statement.bound, descriptor).await
+                let prepared = self.statement_now(caller, statement.prepared);
+                self.statement_info(caller, &prepared, statement.bound, descriptor).await
             }
             other => {
                 let schema = schema_message(&catalog::schema(&other)?)?;
@@ -62,7 +63,10 @@ impl State {
             return Ok(caller.prepare_table(&name).await?.schema());
         }
         let prepared = match command(&descriptor.cmd)? {
-            Command::CommandStatementQuery(query) => caller.prepare(&query.query).await?,
+            Command::CommandStatementQuery(query) => {
+                let session = self.session_of(caller, query.transaction_id.as_deref())?;
+                caller.prepare_in(&session, &query.query).await?
+            }
             Command::CommandPreparedStatementQuery(query) => {
                 self.statement(&query.prepared_statement_handle)?.1.prepared
             }
@@ -73,12 +77,17 @@ impl State {
 
     pub async fn read_ticket(&self, caller: &Caller, ticket: &Ticket) -> Result<Reply<DataStream>> {
         if json_ticket::is_json(&ticket.ticket) {
+            if let Some(changes) = self.read_changes(caller, &ticket.ticket).await? {
+                return Ok(changes);
+            }
             return self.read_json(caller, &ticket.ticket).await;
         }
         match command(&ticket.ticket)? {
             Command::TicketStatementQuery(query) => self.read_handle(caller, &query.statement_handle).await,
             other => {
-                let state = caller.session.state_for(&caller.reading()).await?;
+                // Of the caller's transaction where it has one: a table that it created is looked for.
+                let session = self.session_told(caller).unwrap_or_else(|_| caller.session.clone());
+                let state = session.state_for(&caller.reading()).await?;
                 let batch = catalog::rows(caller, &state, other).await?;
                 let schema = batch.schema();
                 let batches = futures::stream::iter([Ok(batch)]).boxed();
@@ -96,16 +105,4 @@ fn is_path(descriptor: &FlightDescriptor) -> bool {
 pub(crate) fn command(bytes: &[u8]) -> Result<Command> {
     let any: Any = decode("the command", bytes)?;
     Command::try_from(any).map_err(|e| Error::invalid(format!("the command is broken: {e}")))
-}
-
-/// There are no transactions of many statements, and SqlInfo says so.
-pub(crate) fn no_transaction(id: Option<&[u8]>) -> Result<()> {
-    match id {
-        None | Some([]) => Ok(()),
-        Some(_) => Err(no_transactions()),
-    }
-}
-
-pub(crate) fn no_transactions() -> Error {
-    Error::unsupported("transactions of more than one statement are not supported: each statement is one")
 }

@@ -9,12 +9,11 @@ use arrow_flight::sql::{
 use arrow_schema::Schema;
 use futures::stream::{StreamExt, try_unfold};
 use tandem_manifest::{ColumnSpec, SchemaPolicy, TableSpec};
-use tandem_sql::{AppendRequest, CreateTable, RowStream};
+use tandem_sql::{AppendRequest, CreateTable, RowStream, WriteOptions};
 use tandem_types::{DEFAULT_CATALOG, Error, Result, TableName};
 
 use crate::declared::{declared_schema, to_declared};
 use crate::decode::BatchReader;
-use crate::info::no_transaction;
 use crate::put::INGEST_ROWS;
 use crate::query::{signed, written};
 use crate::state::{Caller, Reply, State};
@@ -26,7 +25,11 @@ pub(crate) async fn ingest(
     request: CommandStatementIngest,
     mut rows: BatchReader,
 ) -> Result<Reply<i64>> {
-    no_transaction(request.transaction_id.as_deref())?;
+    let session = match request.transaction_id.as_deref() {
+        None | Some([]) => state.session_told(caller)?,
+        id => state.session_of(caller, id)?,
+    };
+    let within = session.is_in_transaction() || session.has_open_transaction();
     caller.in_the_present()?;
     if request.temporary {
         return Err(Error::unsupported("temporary tables are not supported"));
@@ -45,10 +48,15 @@ pub(crate) async fn ingest(
     let Some(sent) = rows.schema().await? else {
         return Err(Error::invalid(format!("the rows for table {table} come without a schema")));
     };
-    let options = caller.session.write_options(caller.writing());
+    // Of a transaction, it is for the commit to say.
+    let options =
+        if within { WriteOptions::default() } else { caller.session.write_options(caller.writing()) };
     // What was committed under a token before is answered so, whatever became of its table since.
     if mode == Mode::ReplaceExisting && options.token.is_none() {
-        caller.require_table(&table).await?;
+        match within {
+            true => session.state_for(&caller.reading()).await?.require(&table).map(drop)?,
+            false => caller.require_table(&table).await?,
+        }
     }
     let schema = Arc::new(declared_schema(&sent));
     let append = AppendRequest {
@@ -61,8 +69,13 @@ pub(crate) async fn ingest(
         options,
     };
     let stream = row_stream(rows, &append);
-    let receipt = state.engine.database().append(append, stream).await?;
-    caller.session.wrote(receipt.seq);
+    let receipt = if within {
+        session.append(append, stream, &caller.reading()).await?
+    } else {
+        let receipt = state.engine.database().append(append, stream).await?;
+        caller.session.wrote(receipt.seq);
+        receipt
+    };
     metrics::counter!(INGEST_ROWS, "via" => "ingest").increment(receipt.rows);
     Ok(written(signed(receipt.rows), &receipt.into()))
 }

@@ -12,7 +12,7 @@ use tandem_sql::AsOf;
 use tandem_types::{Error, Result, Seq};
 
 /// Keys that later parts of the design define.
-const RESERVED: &[&str] = &["changes", "database", "sql_query", "query_type"];
+const RESERVED: &[&str] = &["database", "sql_query", "query_type"];
 
 /// What a ticket asks to read.
 #[derive(Debug, PartialEq)]
@@ -254,7 +254,6 @@ mod tests {
             (r#"{"sql":"x","as_of":{}}"#, ErrorKind::InvalidInput, "wrong"),
             (r#"{"sql":"x","as_of":{"time":"soon"}}"#, ErrorKind::InvalidInput, "soon"),
             (r#"{"sql":"x","as_of":7}"#, ErrorKind::InvalidInput, "wrong"),
-            (r#"{"changes":{"table":null}}"#, ErrorKind::Unsupported, "changes"),
             (r#"{"sql":"#, ErrorKind::InvalidInput, "wrong"),
         ];
         for (ticket, kind, said) in cases {

@@ -21,6 +21,7 @@ mod actions;
 mod append;
 mod auth;
 mod catalog;
+mod changes;
 mod connection;
 mod declared;
 mod decode;
@@ -40,6 +41,7 @@ mod service;
 mod sessions;
 mod sql_info;
 mod state;
+mod transaction;
 mod type_info;
 
 use std::fmt;
@@ -167,6 +169,7 @@ pub async fn serve(
     let closed = state.clone();
     let on_close = Arc::new(move |id: ConnectionId| closed.sessions.connection_closed(id));
     let (stopping, stopped) = oneshot::channel::<()>();
+    let endless = state.clone();
     let server = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
@@ -179,6 +182,7 @@ pub async fn serve(
         .add_service(service)
         .serve_with_incoming_shutdown(accept(incoming, on_close), async move {
             shutdown.await;
+            endless.stopping.send_replace(true);
             // Nobody listens when the server has ended by itself.
             let _ = stopping.send(());
         });

@@ -1,8 +1,11 @@
 //! Prepared statements: created, bound, run, closed.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow_flight::sql::DoPutPreparedStatementResult;
 use bytes::Bytes;
+use tandem_sql::Session;
 use tandem_types::{Error, Result};
 
 use crate::decode::BatchReader;
@@ -11,8 +14,13 @@ use crate::query::{record_count, run_update, written};
 use crate::state::{Caller, Reply, State, Statement, schema_message};
 
 impl State {
-    pub async fn create_statement(&self, caller: &Caller, sql: &str) -> Result<PreparedStatementResult> {
-        let prepared = caller.prepare(sql).await?;
+    pub async fn create_statement(
+        &self,
+        caller: &Caller,
+        session: &Arc<Session>,
+        sql: &str,
+    ) -> Result<PreparedStatementResult> {
+        let prepared = caller.prepare_in(session, sql).await?;
         let is_query = prepared.is_query();
         let parameters = prepared.parameters();
         let result = PreparedStatementResult {
@@ -51,7 +59,8 @@ impl State {
         if params.as_ref().is_some_and(is_empty) {
             return Ok(Reply::from(0));
         }
-        let done = run_update(caller, &statement.prepared, params).await?;
+        let prepared = self.statement_now(caller, statement.prepared);
+        let done = run_update(caller, &prepared, params).await?;
         Ok(written(record_count(done.rows), &done))
     }
 

@@ -14,7 +14,7 @@ use tonic::Status;
 use crate::append::append;
 use crate::decode::BatchReader;
 use crate::errors::from_status;
-use crate::info::{command, no_transaction};
+use crate::info::command;
 use crate::ingest::ingest;
 use crate::query::{record_count, run_update, written};
 use crate::state::{Caller, Reply, State};
@@ -41,13 +41,21 @@ pub(crate) async fn put(state: Arc<State>, caller: Caller, mut input: Input) -> 
     if descriptor.r#type() == DescriptorType::Path {
         caller.may_append()?;
         caller.in_the_present()?;
+        if caller.session.is_in_transaction() {
+            return Err(Error::invalid(
+                "each batch of this DoPut would be committed by itself, and the session has a transaction open: end it \
+                 first, INSERT, or ingest the rows by CommandStatementIngest",
+            ));
+        }
         let table = caller.table_name(&descriptor.path)?;
         return append(state, &caller, table, rows).await;
     }
     let command = command(&descriptor.cmd)?;
     caller.may_put(&command)?;
     match command {
-        Command::CommandStatementUpdate(update) => Ok(counted(statement_update(&caller, update).await?)),
+        Command::CommandStatementUpdate(update) => {
+            Ok(counted(statement_update(&state, &caller, update).await?))
+        }
         Command::CommandStatementIngest(request) => {
             Ok(counted(ingest(&state, &caller, request, rows).await?))
         }
@@ -65,9 +73,13 @@ pub(crate) async fn put(state: Arc<State>, caller: Caller, mut input: Input) -> 
     }
 }
 
-async fn statement_update(caller: &Caller, update: CommandStatementUpdate) -> Result<Reply<i64>> {
-    no_transaction(update.transaction_id.as_deref())?;
-    let prepared = caller.prepare(&update.query).await?;
+async fn statement_update(
+    state: &State,
+    caller: &Caller,
+    update: CommandStatementUpdate,
+) -> Result<Reply<i64>> {
+    let session = state.session_of(caller, update.transaction_id.as_deref())?;
+    let prepared = caller.prepare_in(&session, &update.query).await?;
     let done = run_update(caller, &prepared, None).await?;
     Ok(written(record_count(done.rows), &done))
 }

@@ -1,11 +1,13 @@
 //! Statements: from SQL to a `FlightInfo`, from a ticket to rows.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
 use arrow_schema::{Schema, SchemaRef};
 use futures::stream::{BoxStream, StreamExt};
 use tandem_manifest::Table;
-use tandem_sql::{Ack, PlannedQuery, Prepared, UpdateResult, wire};
+use tandem_sql::{Ack, PlannedQuery, Prepared, Session, UpdateResult, wire};
 use tandem_types::{Error, ErrorKind, Result, Seq, TableName};
 
 use crate::encode::encode;
@@ -198,9 +200,15 @@ impl Caller {
 
     /// Prepares a statement on a state that is what the request demands.
     pub async fn prepare(&self, sql: &str) -> Result<Prepared> {
-        self.session.prepare_with(sql, &self.reading()).await
+        self.prepare_in(&self.session, sql).await
+    }
+
+    /// As [`prepare`](Self::prepare), as a statement of a session.
+    pub async fn prepare_in(&self, session: &Arc<Session>, sql: &str) -> Result<Prepared> {
+        session.prepare_with(sql, &self.reading()).await
     }
 }
+
 /// Runs a statement that changes something, once per row of parameters, if the caller may.
 pub(crate) async fn run_update(
     caller: &Caller,

@@ -17,6 +17,8 @@ pub(crate) struct Sessions {
     engine: Engine,
     chance: Arc<dyn Chance>,
     by_key: Expiring<Arc<Session>>,
+    /// Ids of sessions that cookies lead to: they outlive their connections.
+    kept: Expiring<()>,
 }
 
 /// Which ways lead to a request's session.
@@ -24,6 +26,8 @@ pub(crate) struct Sessions {
 pub(crate) struct SessionKey {
     key: String,
     pub has_cookie: bool,
+    /// Requests of others lead to the same session: their connections are not known.
+    pub is_shared: bool,
 }
 
 impl Sessions {
@@ -34,7 +38,8 @@ impl Sessions {
         idle: Duration,
         capacity: usize,
     ) -> Self {
-        Self { engine, chance, by_key: Expiring::new(clock, idle, capacity) }
+        let kept = Expiring::new(clock.clone(), idle, capacity);
+        Self { engine, chance, by_key: Expiring::new(clock, idle, capacity), kept }
     }
 
     /// The session of a request. A cookie or bearer that is unknown here (expired, or another node's) is ignored.
@@ -43,12 +48,16 @@ impl Sessions {
         let bearer = bearer(metadata).map(|b| (bearer_key(b), false));
         for (key, has_cookie) in cookie.into_iter().chain(bearer) {
             if let Some(session) = self.by_key.get(&key) {
-                return (SessionKey { key, has_cookie }, session);
+                if has_cookie {
+                    // Its time starts anew with the cookie's.
+                    self.kept.insert(session.id(), ());
+                }
+                return (SessionKey { key, has_cookie, is_shared: false }, session);
             }
         }
         let key = connection_key(connection);
         let session = self.by_key.get(&key).unwrap_or_else(|| self.create(&key));
-        (SessionKey { key, has_cookie: false }, session)
+        (SessionKey { key, has_cookie: false, is_shared: connection.is_none() }, session)
     }
 
     /// A new session behind a new bearer: the one that `signed` is, or a random one where anybody is let in.
@@ -61,21 +70,27 @@ impl Sessions {
     /// A cookie for a session that others may go on reaching by their keys: the value of `set-cookie`.
     pub fn mint_cookie(&self, session: Arc<Session>) -> String {
         let cookie = self.random();
+        self.kept.insert(session.id(), ());
         self.by_key.insert(cookie_key(&cookie), session);
         format!("{COOKIE}={cookie}; Path=/; HttpOnly")
     }
 
-    /// Forgets the session; the next request by this way gets a new one.
-    pub fn close(&self, key: &SessionKey) {
-        self.by_key.remove(&key.key);
+    /// Forgets the session; the next request by this way gets a new one. What was driven in it has ended.
+    pub fn close(&self, key: &SessionKey) -> Vec<Arc<Session>> {
+        let session = self.by_key.remove(&key.key);
+        session.map(|session| session.close("its session was closed")).unwrap_or_default()
     }
 
     pub fn connection_closed(&self, connection: ConnectionId) {
-        self.by_key.remove(&connection_key(Some(connection)));
+        let session = self.by_key.remove(&connection_key(Some(connection)));
+        if let Some(session) = session.filter(|session| self.kept.get(session.id()).is_none()) {
+            session.lose("its connection was closed");
+        }
     }
 
     pub fn sweep(&self) {
         self.by_key.sweep();
+        self.kept.sweep();
     }
 
     fn create(&self, key: &str) -> Arc<Session> {

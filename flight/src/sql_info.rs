@@ -32,10 +32,10 @@ fn server(info: &mut SqlInfoDataBuilder) {
     info.append(FlightSqlServerArrowVersion, arrow::ARROW_VERSION);
     flags(info, false, &[FlightSqlServerReadOnly, FlightSqlServerSubstrait]);
     flags(info, true, &[FlightSqlServerSql, FlightSqlServerCancel, FlightSqlServerBulkIngestion]);
-    // Anything but "none" makes clients open transactions, and lose what they do not commit.
-    info.append(FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
-    flags(info, false, &[FlightSqlServerIngestTransactionsSupported]);
-    // Milliseconds; 0: none.
+    // With savepoints, which the standard has as the higher level.
+    info.append(FlightSqlServerTransaction, SqlSupportedTransaction::Savepoint as i32);
+    flags(info, true, &[FlightSqlServerIngestTransactionsSupported]);
+    // Milliseconds; 0: none. A transaction may be open for as long as it is used.
     info.append(FlightSqlServerStatementTimeout, 0i32);
     info.append(FlightSqlServerTransactionTimeout, 0i32);
 }
@@ -154,19 +154,20 @@ fn transactions(info: &mut SqlInfoDataBuilder) {
         info,
         false,
         &[
-            SqlTransactionsSupported,
             SqlDataDefinitionCausesTransactionCommit,
             SqlDataDefinitionsInTransactionsIgnored,
-            SqlSavepointsSupported,
             SqlNamedParametersSupported,
             SqlLocatorsUpdateCopy,
             SqlStoredFunctionsUsingCallSyntaxSupported,
         ],
     );
-    flags(info, true, &[SqlBatchUpdatesSupported]);
+    flags(info, true, &[SqlTransactionsSupported, SqlSavepointsSupported, SqlBatchUpdatesSupported]);
     info.append(
         SqlSupportedTransactionsIsolationLevels,
-        mask(&[SqlTransactionIsolationLevel::SqlTransactionNone as i32]),
+        mask(&[
+            SqlTransactionIsolationLevel::SqlTransactionRepeatableRead as i32,
+            SqlTransactionIsolationLevel::SqlTransactionSerializable as i32,
+        ]),
     );
     info.append(
         SqlSupportedResultSetTypes,
@@ -396,7 +397,7 @@ mod tests {
         let transaction = data.record_batch([8]).unwrap();
         assert_eq!(
             transaction.column(1).as_union().value(0).as_primitive::<arrow::datatypes::Int32Type>().value(0),
-            0
+            SqlSupportedTransaction::Savepoint as i32
         );
     }
 }

@@ -12,6 +12,7 @@ use tandem_access::Grant;
 use tandem_env::{Chance, Clock};
 use tandem_sql::{ACK_TIMEOUT, Engine, PlannedQuery, Prepared, ReadOptions, Session, WriteOptions};
 use tandem_types::{Error, Result, Seq};
+use tokio::sync::watch;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Extensions, Response};
 
@@ -29,8 +30,12 @@ pub(crate) struct State {
     pub sessions: Sessions,
     pub tickets: Expiring<Held>,
     pub statements: Expiring<Statement>,
+    /// Sessions of transactions that clients drive, by the transaction's id.
+    pub transactions: Expiring<Arc<Session>>,
     pub clock: Arc<dyn Clock>,
     pub chance: Arc<dyn Chance>,
+    /// Whether streams that could go on for ever are to end.
+    pub stopping: watch::Sender<bool>,
 }
 
 /// What a ticket stands for. It needs neither the statement nor the session that it came from.
@@ -104,7 +109,19 @@ impl State {
         );
         let tickets = Expiring::new(clock.clone(), config.ticket_ttl, config.max_tickets);
         let statements = Expiring::new(clock.clone(), config.statement_idle, config.max_statements);
-        Self { engine, node, config, sessions, tickets, statements, clock, chance }
+        let transactions = Expiring::new(clock.clone(), config.session_idle, config.max_sessions);
+        Self {
+            engine,
+            node,
+            config,
+            sessions,
+            tickets,
+            statements,
+            transactions,
+            clock,
+            chance,
+            stopping: watch::Sender::new(false),
+        }
     }
 
     pub fn caller(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Caller> {
@@ -165,6 +182,7 @@ impl State {
         self.sessions.sweep();
         self.tickets.sweep();
         self.statements.sweep();
+        self.transactions.sweep();
     }
 }
 

@@ -12,11 +12,17 @@ use tandem_types::{DEFAULT_CATALOG, TableName};
 use crate::engine::Engine;
 use crate::scan::{ScanContext, SnapshotTable};
 use crate::system::system_tables;
+use crate::transaction::OwnRows;
 
 /// The schema of the engine's own tables.
 pub(crate) const SYSTEM_SCHEMA: &str = "system";
 
-pub(crate) fn catalog_list(engine: &Engine, snapshot: &Arc<Manifest>) -> Arc<dyn CatalogProviderList> {
+/// `own` are rows of the transaction whose view the snapshot is.
+pub(crate) fn catalog_list(
+    engine: &Engine,
+    snapshot: &Arc<Manifest>,
+    own: Option<Arc<OwnRows>>,
+) -> Arc<dyn CatalogProviderList> {
     let catalog = Catalog {
         system: system_tables(
             Arc::clone(engine.database()),
@@ -24,7 +30,7 @@ pub(crate) fn catalog_list(engine: &Engine, snapshot: &Arc<Manifest>) -> Arc<dyn
             Arc::clone(snapshot),
             engine.io().clone(),
         ),
-        context: Arc::new(ScanContext::new(engine)),
+        context: Arc::new(ScanContext::within(engine, own)),
         snapshot: Arc::clone(snapshot),
     };
     Arc::new(Catalogs(Arc::new(catalog)))

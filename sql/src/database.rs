@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;
 use tandem_datafile::FooterCache;
-use tandem_format::CommitHeader;
+use tandem_format::{CommitHeader, Section};
 use tandem_manifest::{Manifest, OnConflict, SchemaPolicy, SectionDraft, Step, TableSpec, TailSection};
 use tandem_types::{Epoch, Error, Result, Seq, TableId, TableName};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::as_of::AsOf;
 use crate::collected::{CollectRequest, Collected, StoredObject};
@@ -52,6 +52,21 @@ pub trait Database: Debug + Send + Sync + 'static {
         Err(no_history())
     }
 
+    /// The state after the first `transactions` of a commit that was applied: good for reading tables, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As [`state_as_of`](Self::state_as_of) of the seq before.
+    async fn state_within(&self, seq: Seq, transactions: usize) -> Result<Arc<Manifest>> {
+        let _ = (seq, transactions);
+        Err(no_history())
+    }
+
+    /// Changes whenever a commit was applied; `None` where nobody can tell.
+    fn watch(&self) -> Option<watch::Receiver<Arc<Manifest>>> {
+        None
+    }
+
     /// The newest drop of a table of that name, and what was there right before.
     ///
     /// # Errors
@@ -71,10 +86,50 @@ pub trait Database: Debug + Send + Sync + 'static {
     /// committed and too few nodes said in time that they applied it.
     async fn submit(&self, base: Seq, steps: Vec<Step>, options: WriteOptions) -> Result<Receipt>;
 
-    /// Encodes what a mutation looks up; a large table is uploaded.
-    async fn stage_lookup(&self, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<StagedSection> {
-        let _ = (schema, rows);
+    /// Whether writes are taken here.
+    ///
+    /// # Errors
+    ///
+    /// `NotWriter`, naming who takes them.
+    fn check_writes(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Encodes what a mutation looks up; a large table is uploaded, and so is a small one where its transaction holds `held`
+    /// bytes of rows already and there is no room left in its commit.
+    async fn stage_lookup(
+        &self,
+        schema: SchemaRef,
+        rows: Vec<RecordBatch>,
+        held: u64,
+    ) -> Result<StagedSection> {
+        let _ = (schema, rows, held);
         Err(Error::unsupported("this database takes no rows to look up"))
+    }
+
+    /// Encodes the rows of an append that is one statement of a transaction; its options play no part. `base` is what the
+    /// transaction began on, `view` the same with its earlier statements, `held` as for
+    /// [`stage_lookup`](Self::stage_lookup).
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append), as far as they need no commit.
+    async fn stage_append(
+        &self,
+        request: AppendRequest,
+        base: Arc<Manifest>,
+        view: Arc<Manifest>,
+        held: u64,
+        rows: RowStream,
+    ) -> Result<StagedAppend> {
+        let _ = (request, base, view, held, rows);
+        Err(no_transactions())
+    }
+
+    /// The rows of a section that a transaction uploaded and that is in no commit yet.
+    async fn uncommitted_rows(&self, section: &Section) -> Result<Arc<SectionRows>> {
+        let _ = section;
+        Err(no_transactions())
     }
 
     /// As [`submit`](Self::submit), of steps that carry sections: `sections` are theirs, in order.
@@ -93,6 +148,21 @@ pub trait Database: Debug + Send + Sync + 'static {
             return self.submit(base, steps, options).await;
         }
         Err(Error::unsupported("this database takes no rows to look up"))
+    }
+
+    /// As [`submit_staged`](Self::submit_staged), of what a client without tokens sent: where all tables that it appends to
+    /// have a `dedup_window`, a write of the same digest within the shortest of them is the same write. A token in the
+    /// options comes first.
+    async fn submit_content(
+        &self,
+        base: Seq,
+        steps: Vec<Step>,
+        sections: Vec<StagedSection>,
+        options: WriteOptions,
+        digest: Vec<u8>,
+    ) -> Result<Receipt> {
+        let _ = digest;
+        self.submit_staged(base, steps, sections, options).await
     }
 
     /// What the write under this token answered, if the state applied here knows it: then there is no need to do the work
@@ -168,6 +238,10 @@ pub trait Database: Debug + Send + Sync + 'static {
     fn nodes(&self) -> Vec<NodeRow>;
 }
 
+fn no_transactions() -> Error {
+    Error::unsupported("this database takes no transactions of several statements")
+}
+
 fn no_collector() -> Error {
     Error::unsupported("this database deletes nothing")
 }
@@ -185,6 +259,14 @@ pub struct StagedSection {
     pub held: Arc<dyn Any + Send + Sync>,
     /// For reading them before they are committed; `None`: they were uploaded.
     pub rows: Option<Arc<SectionRows>>,
+}
+
+/// An append that was encoded, and has no place in the log yet.
+#[derive(Clone, Debug)]
+pub struct StagedAppend {
+    pub steps: Vec<Step>,
+    /// Those of the steps, in order.
+    pub sections: Vec<StagedSection>,
 }
 
 /// A stream of rows on their way into a table.

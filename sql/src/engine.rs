@@ -8,18 +8,20 @@ use std::time::Duration;
 use datafusion::common::Result as DfResult;
 use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::planner::{RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::sqlparser::ast::TableFactor;
+use tandem_env::{Clock, SystemClock};
 use tandem_manifest::Manifest;
 use tandem_types::{DEFAULT_CATALOG, DEFAULT_SCHEMA, Error, Result};
 use tokio::runtime::Handle;
 
 use crate::as_of::PastReads;
 use crate::catalog::catalog_list;
+use crate::changes::ChangesOf;
 use crate::database::Database;
 use crate::error::to_datafusion;
 use crate::io::IoStore;
@@ -28,6 +30,11 @@ use crate::runtime::QueryRuntime;
 use crate::scan::BoundCache;
 use crate::session::Session;
 use crate::statement::StatementLimits;
+use crate::transaction::{OwnRows, Transactions};
+
+/// How often idle transactions are looked for.
+const SWEEP_MIN: Duration = Duration::from_millis(50);
+const SWEEP_MAX: Duration = Duration::from_secs(10);
 
 /// What an engine may use.
 #[derive(Clone, Debug)]
@@ -44,6 +51,8 @@ pub struct EngineConfig {
     pub limits: StatementLimits,
     /// How long the planning of one statement may take.
     pub planning_limit: Duration,
+    /// How long a transaction that has written may be idle before it is rolled back.
+    pub transaction_idle: Duration,
 }
 
 impl Default for EngineConfig {
@@ -55,6 +64,7 @@ impl Default for EngineConfig {
             max_spill: 16 << 30,
             limits: StatementLimits::default(),
             planning_limit: Duration::from_secs(30),
+            transaction_idle: Duration::from_secs(300),
         }
     }
 }
@@ -75,6 +85,7 @@ struct Shared {
     objects: Arc<IoStore>,
     /// Mutations that queries decoded.
     bounds: Arc<BoundCache>,
+    transactions: Transactions,
     /// Functions, rules, settings; cloned for every statement.
     template: SessionState,
 }
@@ -94,8 +105,25 @@ impl Engine {
         let runtime = QueryRuntime::new(config.target_partitions)?;
         let template = template(&config)?;
         let bounds = Arc::default();
-        let shared = Shared { database, config, runtime, queries, io, objects, bounds, template };
-        Ok(Self { shared: Arc::new(shared) })
+        let transactions = Transactions::default();
+        let shared =
+            Shared { database, config, runtime, queries, io, objects, bounds, transactions, template };
+        let this = Self { shared: Arc::new(shared) };
+        this.sweep_transactions();
+        Ok(this)
+    }
+
+    /// Ends what clients have left behind, for as long as the engine is there.
+    fn sweep_transactions(&self) {
+        let every = (self.config().transaction_idle / 4).clamp(SWEEP_MIN, SWEEP_MAX);
+        let shared = Arc::downgrade(&self.shared);
+        self.shared.io.spawn(async move {
+            loop {
+                SystemClock.sleep(every).await;
+                let Some(shared) = shared.upgrade() else { return };
+                shared.transactions.sweep();
+            }
+        });
     }
 
     /// A new session with default options. `id` is what `system.queries` shows.
@@ -144,12 +172,34 @@ impl Engine {
         &self.shared.bounds
     }
 
+    pub(crate) fn transactions(&self) -> &Transactions {
+        &self.shared.transactions
+    }
+
+    /// The memory that all queries share.
+    pub(crate) fn memory_pool(&self) -> Arc<dyn MemoryPool> {
+        Arc::clone(&self.shared.template.runtime_env().memory_pool)
+    }
+
     /// What DataFusion needs to plan and run one statement on a snapshot.
     pub(crate) fn state(&self, snapshot: &Arc<Manifest>, default_schema: &str) -> SessionState {
+        self.state_within(snapshot, default_schema, None)
+    }
+
+    /// The same, on the view of a transaction that has written these rows.
+    pub(crate) fn state_within(
+        &self,
+        snapshot: &Arc<Manifest>,
+        default_schema: &str,
+        own: Option<Arc<OwnRows>>,
+    ) -> SessionState {
         let mut state = self.shared.template.clone();
         default_schema.clone_into(&mut state.config_mut().options_mut().catalog.default_schema);
         state.config_mut().set_extension(Arc::new(PastReads { engine: self.clone(), all: false }));
-        state.register_catalog_list(catalog_list(self, snapshot));
+        let committed = own.is_none().then(|| Arc::clone(snapshot));
+        let changes = ChangesOf { engine: self.clone(), snapshot: committed };
+        state.config_mut().set_extension(Arc::new(changes));
+        state.register_catalog_list(catalog_list(self, snapshot, own));
         state.mark_start_execution();
         state
     }

@@ -3,7 +3,8 @@
 //! What this crate promises:
 //!
 //! - a query pins one snapshot and reads every table at its seq, whatever is committed meanwhile;
-//! - a statement that writes is one transaction: all of it is committed or nothing;
+//! - a statement that writes is one transaction: all of it is committed or nothing; so are the statements between `BEGIN`
+//!   and `COMMIT`, which see what the ones before them did;
 //! - columns are bound by id: a renamed column keeps its values, and a column that was dropped and added
 //!   again under its old name does not get the old one's;
 //! - one function, [`wire::wire_schema`], decides how a result looks outside, and every batch of it looks so;
@@ -26,6 +27,7 @@
 
 mod as_of;
 mod catalog;
+mod changes;
 mod collected;
 mod database;
 mod digest;
@@ -45,6 +47,7 @@ mod session;
 mod show;
 mod statement;
 mod system;
+mod transaction;
 pub mod wire;
 mod write;
 
@@ -52,10 +55,11 @@ mod write;
 mod tests;
 
 pub use as_of::{AsOf, show_time};
+pub use changes::{ChangeBatch, ChangesRequest, Images, RunningChanges};
 pub use collected::{CollectRequest, Collected, StoredObject, StoredShare};
 pub use database::{
     AppendRequest, CreateTable, Database, Dropped, NodeRow, NodeSetting, Promoted, Promotion, Receipt,
-    RowStream, SectionRows, StagedSection,
+    RowStream, SectionRows, StagedAppend, StagedSection,
 };
 pub use digest::AppendDigest;
 pub use engine::{Engine, EngineConfig};
@@ -67,3 +71,4 @@ pub use queries::QueryRegistry;
 pub use running::{PlannedQuery, RunningQuery};
 pub use session::Session;
 pub use statement::StatementLimits;
+pub use transaction::{Isolation, TransactionMode};

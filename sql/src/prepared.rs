@@ -1,5 +1,7 @@
 //! One statement, from its text to what it does.
 
+mod within;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,9 +23,13 @@ use crate::params::{Parameters, row_values};
 use crate::restore::{RestorePlan, drop_partitions};
 use crate::running::{Planned, PlannedQuery, physical_plan};
 use crate::session::Session;
-use crate::statement::{Dml, Restore, Show, Statement, parse};
+use crate::statement::{Control, Dml, Restore, Show, Statement, parse};
+use crate::transaction::{Seen, tables_read};
 use crate::wire::wire_schema;
 use crate::write::{CreateAs, Insert, dml};
+use within::not_within;
+
+const PLANNING: &str = "planning the statement";
 
 /// A query runs once per row of parameters; more rows than this are a mistake.
 const QUERY_ROWS_MAX: usize = 10_000;
@@ -66,12 +72,13 @@ enum Kind {
         name: String,
         value: Option<String>,
     },
+    Transaction(Control),
 }
 
 struct Query {
     source: Source,
-    /// Good as long as the snapshot is still the newest.
-    planned: (Seq, LogicalPlan),
+    /// Good as long as the snapshot is still the newest; `None`: it was of a transaction.
+    planned: Option<(Seq, LogicalPlan)>,
     /// Whether a table in it is read as of a moment of its own: what that means may depend on the clock.
     versioned: bool,
 }
@@ -130,8 +137,11 @@ impl Prepared {
     pub(crate) async fn new(session: Arc<Session>, sql: &str, read: &ReadOptions) -> Result<Self> {
         let engine = session.engine().clone();
         let text: Arc<str> = sql.into();
+        if let Some(transaction) = session.transaction() {
+            return Self::new_within(session, text, transaction, read).await;
+        }
         let limit = engine.config().planning_limit;
-        let what = "planning the statement";
+        let what = PLANNING;
         let seen = engine.database().snapshot().seq();
         // Waiting is done between the two steps, on no thread of the queries and on no account of the planning; a
         // statement that reads nothing, such as the SET that takes an option back, does not wait.
@@ -148,7 +158,7 @@ impl Prepared {
                 true => session.state_for(read).await?,
                 false => engine.database().snapshot(),
             };
-            let pinned = Pinned { snapshot, past: read.as_of.is_some() };
+            let pinned = Pinned { past: read.as_of.is_some(), ..Pinned::of(snapshot) };
             let work = {
                 let session = Arc::clone(&session);
                 Box::pin(async move { analyse(&session, statement, pinned).await })
@@ -160,7 +170,7 @@ impl Prepared {
                 // Large, and on its way to another thread it would be on this one's stack several times.
                 Box::pin(async move {
                     let statement = parsing.await?;
-                    let pinned = Pinned { snapshot: session.engine().database().snapshot(), past: false };
+                    let pinned = Pinned::of(session.engine().database().snapshot());
                     analyse(&session, statement, pinned).await
                 })
             };
@@ -178,6 +188,11 @@ impl Prepared {
         Ok(Self { session, sql: text, kind: Arc::new(kind), parameters, schema })
     }
 
+    /// The same statement, for another session.
+    pub fn of_session(&self, session: Arc<Session>) -> Self {
+        Self { session, ..self.clone() }
+    }
+
     /// Whether it yields rows, by [`plan`](Self::plan); all else runs in [`update`](Self::update).
     pub fn is_query(&self) -> bool {
         matches!(*self.kind, Kind::Query(_) | Kind::Setting(_) | Kind::RestorePlan(_))
@@ -185,7 +200,14 @@ impl Prepared {
 
     /// Whether it concerns nothing and nobody but its own session: it reads, or sets an option.
     pub fn only_for_its_session(&self) -> bool {
-        matches!(*self.kind, Kind::Query(_) | Kind::Setting(_) | Kind::RestorePlan(_) | Kind::Set { .. })
+        matches!(
+            *self.kind,
+            Kind::Query(_)
+                | Kind::Setting(_)
+                | Kind::RestorePlan(_)
+                | Kind::Set { .. }
+                | Kind::Transaction(_)
+        )
     }
 
     /// The text it was made of.
@@ -228,11 +250,18 @@ impl Prepared {
         }
         let bound = self.parameters.bind(params)?;
         let engine = self.session.engine();
-        let pinned = match *self.kind {
-            Kind::Query(_) => {
-                Pinned { snapshot: self.session.state_for(read).await?, past: read.as_of.is_some() }
+        let transaction = self.session.transaction();
+        let mut in_use = None;
+        let pinned = match (self.kind.as_ref(), &transaction) {
+            (Kind::Query(_), Some(transaction)) => {
+                in_use = Some(transaction.enter()?);
+                Pinned::within(transaction.seen(&self.session, read).await?)
             }
-            _ => Pinned { snapshot: engine.database().snapshot(), past: false },
+            (Kind::Query(_), None) => {
+                Pinned { past: read.as_of.is_some(), ..Pinned::of(self.session.committed_state(read).await?) }
+            }
+            (Kind::RestorePlan(_), Some(_)) => return Err(not_within("EXPLAIN RESTORE")),
+            _ => Pinned::of(engine.database().snapshot()),
         };
         let shown = match self.kind.as_ref() {
             Kind::RestorePlan(restore) => {
@@ -243,7 +272,9 @@ impl Prepared {
         let this = self.clone();
         let work = Box::pin(async move { this.plan_bound(bound, pinned, shown).await });
         let limit = engine.config().planning_limit;
-        engine.runtime().run_within(limit, "planning the query", work).await
+        let planned = engine.runtime().run_within(limit, "planning the query", work).await;
+        drop(in_use);
+        planned
     }
 
     async fn plan_bound(
@@ -254,12 +285,16 @@ impl Prepared {
     ) -> Result<PlannedQuery> {
         let engine = self.session.engine().clone();
         let state = pinned.state(&self.session)?;
-        let snapshot = pinned.snapshot;
+        let Pinned { snapshot, seq, within, .. } = pinned;
+        let known = |query: &Query| match &query.planned {
+            Some((at, plan)) if *at == seq && !within && !query.versioned => Some(plan.clone()),
+            _ => None,
+        };
         let plan = match self.kind.as_ref() {
-            Kind::Query(query) if snapshot.seq() == query.planned.0 && !query.versioned => {
-                query.planned.1.clone()
-            }
-            Kind::Query(query) => query.source.plan(&state, &snapshot).await?,
+            Kind::Query(query) => match known(query) {
+                Some(plan) => plan,
+                None => query.source.plan(&state, &snapshot).await?,
+            },
             Kind::Setting(name) => setting_plan(&self.session, name.as_deref())?,
             _ => shown.ok_or_else(|| Error::internal("a statement that is no query was planned"))?,
         };
@@ -278,12 +313,15 @@ impl Prepared {
         let Some(plan) = plans.first() else {
             return Err(Error::internal("a query without plans"));
         };
+        if let (Kind::Query(_), Some(transaction)) = (self.kind.as_ref(), self.session.transaction()) {
+            transaction.note_query(tables_read(plan, &self.session.default_schema())?);
+        }
         let schema = result_schema(&state, plan);
         let first = Some(physical_plan(&state, plan, engine.config().planning_limit).await?);
         let planned = Planned {
             session_id: self.session.id().to_owned(),
             sql: Arc::clone(&self.sql),
-            snapshot: snapshot.seq(),
+            snapshot: seq,
             engine,
             schema,
             state,
@@ -320,6 +358,12 @@ impl Prepared {
         let session = &self.session;
         let database = session.engine().database();
         let now = || database.snapshot().seq();
+        let transaction = session.transaction();
+        if transaction.is_some()
+            && let Some(what) = self.alone()
+        {
+            return Err(not_within(what));
+        }
         let done = match self.kind.as_ref() {
             Kind::Query(_) | Kind::Setting(_) | Kind::RestorePlan(_) => {
                 return Err(Error::invalid("the statement is a query: it changes nothing"));
@@ -335,13 +379,19 @@ impl Prepared {
                 session.set_option(name, value.as_deref())?;
                 return Ok(UpdateResult::nothing(now(), None));
             }
+            Kind::Transaction(control) => {
+                return Box::pin(session.control(control, request, read)).await;
+            }
             Kind::Optimize(table) => UpdateResult::uncounted(database.optimize(table).await?),
             Kind::Insert(_)
             | Kind::Dml(_)
             | Kind::CreateAs(_)
             | Kind::Steps(_)
             | Kind::Restore(_)
-            | Kind::DropPartitions { .. } => self.write(bound, request, read).await?,
+            | Kind::DropPartitions { .. } => match transaction {
+                Some(transaction) => return self.write_within(&transaction, bound, read).await,
+                None => self.write(bound, request, read).await?,
+            },
         };
         session.wrote(done.seq);
         Ok(done)
@@ -368,7 +418,7 @@ impl Prepared {
         match self.kind.as_ref() {
             Kind::Insert(insert) => {
                 session.settle(read).await?;
-                Box::pin(insert.run(session, sql, bound, options)).await
+                Box::pin(insert.run(session, sql, bound, options, None)).await
             }
             Kind::Dml(dml) => {
                 session.settle(read).await?;
@@ -376,7 +426,7 @@ impl Prepared {
             }
             Kind::CreateAs(create) => {
                 session.settle(read).await?;
-                Box::pin(create.run(session, sql, bound, options)).await
+                Box::pin(create.run(session, sql, bound, options, None)).await
             }
             Kind::Steps(steps) => {
                 let base = database.snapshot().seq();
@@ -429,11 +479,23 @@ fn reads(statement: &Statement) -> bool {
 /// The state that a statement is planned on.
 struct Pinned {
     snapshot: Arc<Manifest>,
+    /// The newest commit in it.
+    seq: Seq,
     /// Somebody asked for a state of the past.
     past: bool,
+    /// It is what a transaction sees.
+    within: bool,
 }
 
 impl Pinned {
+    fn of(snapshot: Arc<Manifest>) -> Self {
+        Self { seq: snapshot.seq(), snapshot, past: false, within: false }
+    }
+
+    fn within(seen: Seen) -> Self {
+        Self { seq: seen.base.seq(), snapshot: seen.view, past: seen.past.is_some(), within: true }
+    }
+
     /// What DataFusion needs to plan on it.
     fn state(&self, session: &Session) -> Result<SessionState> {
         let mut state = session.state(&self.snapshot)?;
@@ -453,6 +515,7 @@ fn writes(statement: &Statement) -> bool {
             | Statement::Show(_)
             | Statement::ShowSetting { .. }
             | Statement::Set { .. }
+            | Statement::Transaction(_)
             | Statement::CancelQuery { .. }
             | Statement::Optimize { .. }
             | Statement::Checkpoint
@@ -499,13 +562,15 @@ async fn analyse(
         Statement::Checkpoint => return plain(Kind::Checkpoint),
         Statement::CancelQuery { id } => return plain(Kind::Cancel(id)),
         Statement::Set { name, value } => return plain(Kind::Set { name, value }),
+        Statement::Transaction(control) => return plain(Kind::Transaction(control)),
     };
     let state = pinned.state(session)?;
     let plan = source.plan(&state, &snapshot).await?;
     let parameters = Parameters::of(&plan)?;
     let schema = result_schema(&state, &plan);
     let versioned = matches!(&source, Source::Statement(statement) if is_versioned(statement));
-    Ok((Kind::Query(Query { source, planned: (snapshot.seq(), plan), versioned }), parameters, schema))
+    let planned = (!pinned.within).then_some((pinned.seq, plan));
+    Ok((Kind::Query(Query { source, planned, versioned }), parameters, schema))
 }
 
 /// How the rows of a plan look on the wire. Types are final only after analysis, which a plan whose

@@ -1,7 +1,7 @@
 //! One client's standing: its default schema, its options, what it wrote last.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arrow_schema::DataType;
@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::error::IntoTandem;
 use crate::options::{Ack, ClientToken, ReadOptions, WriteOptions, parse_read, parse_seq, show_duration};
 use crate::prepared::Prepared;
+use crate::transaction::Transaction;
 
 const KNOWN: &str = "catalog, schema, tandem.schema, tandem.ack, tandem.ack_timeout, tandem.min_seq, tandem.read, \
                      tandem.as_of, tandem.token and tandem.last_seq";
@@ -25,8 +26,14 @@ const KNOWN: &str = "catalog, schema, tandem.schema, tandem.ack, tandem.ack_time
 pub struct Session {
     engine: Engine,
     id: String,
-    options: Mutex<Options>,
-    last_seq: AtomicU64,
+    options: Arc<Mutex<Options>>,
+    last_seq: Arc<AtomicU64>,
+    /// What its statements are part of.
+    transaction: Mutex<Option<Arc<Transaction>>>,
+    /// It was made for a transaction that its client drives.
+    is_driven: bool,
+    /// Those that were made so for this one.
+    driven: Mutex<Vec<Weak<Session>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,7 +68,41 @@ impl Default for Options {
 
 impl Session {
     pub(crate) fn new(engine: Engine, id: &str) -> Self {
-        Self { engine, id: id.to_owned(), options: Mutex::default(), last_seq: AtomicU64::new(0) }
+        Self {
+            engine,
+            id: id.to_owned(),
+            options: Arc::default(),
+            last_seq: Arc::default(),
+            transaction: Mutex::default(),
+            is_driven: false,
+            driven: Mutex::default(),
+        }
+    }
+
+    /// The same session, with all statements in a transaction that its client drives.
+    pub(crate) fn with_transaction(&self, transaction: Arc<Transaction>) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            id: self.id.clone(),
+            options: Arc::clone(&self.options),
+            last_seq: Arc::clone(&self.last_seq),
+            transaction: Mutex::new(Some(transaction)),
+            is_driven: true,
+            driven: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn is_driven(&self) -> bool {
+        self.is_driven
+    }
+
+    pub(crate) fn transaction_slot(&self) -> MutexGuard<'_, Option<Arc<Transaction>>> {
+        // An assignment cannot leave it half changed.
+        self.transaction.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn driven_sessions(&self) -> MutexGuard<'_, Vec<Weak<Self>>> {
+        self.driven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn engine(&self) -> &Engine {
@@ -86,6 +127,10 @@ impl Session {
     /// The seq of this session's last write; zero before the first.
     pub fn last_seq(&self) -> Seq {
         Seq(self.last_seq.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn last_seq_cell(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.last_seq)
     }
 
     /// Notes a write of this session that was not a statement.
@@ -126,12 +171,19 @@ impl Session {
         }
     }
 
-    /// The state that a read sees, once it is what the read demands.
+    /// The state that a read sees, once it is what the read demands; in a transaction that reads one already, that one.
     ///
     /// # Errors
     ///
     /// `Behind` if it does not come in time; `HistoryGone` if it is not kept any more.
     pub async fn state_for(&self, read: &ReadOptions) -> Result<Arc<Manifest>> {
+        match self.seen() {
+            Some(seen) => Ok(seen.view),
+            None => self.committed_state(read).await,
+        }
+    }
+
+    pub(crate) async fn committed_state(&self, read: &ReadOptions) -> Result<Arc<Manifest>> {
         self.settle(read).await?;
         let database = self.engine.database();
         match read.as_of {
@@ -241,6 +293,11 @@ impl Session {
             }
             "tandem.as_of" => {
                 let at = value.map(AsOf::parse).transpose().map_err(wrong)?;
+                if self.seen().is_some_and(|seen| seen.past != at) {
+                    return Err(Error::invalid(
+                        "tandem.as_of cannot be changed in a transaction that has read or written: end it first",
+                    ));
+                }
                 self.options_now().as_of = at;
                 Ok(())
             }
@@ -291,7 +348,8 @@ impl Session {
 
     /// What DataFusion needs for one statement of this session.
     pub(crate) fn state(&self, snapshot: &Arc<Manifest>) -> Result<SessionState> {
-        let mut state = self.engine.state(snapshot, &self.default_schema());
+        let own = self.transaction().and_then(|transaction| transaction.own());
+        let mut state = self.engine.state_within(snapshot, &self.default_schema(), own);
         let last = self.last_seq().0;
         let last_seq = create_udf(
             "tandem_last_seq",

@@ -150,15 +150,15 @@ def test_rows_that_say_what_becomes_of_taken_keys(cursor):
         cursor.execute("INSERT INTO taken_keys VALUES (1, 5, 5) ON CONFLICT (id) DO UPDATE SET b = b + 1")
 
 
-def test_no_transactions_are_promised(node):
+def test_a_connection_without_autocommit_is_in_a_transaction(node):
     import adbc_driver_flightsql.dbapi
 
-    # autocommit=False is the DB-API's default: the driver must find out that there is nothing to begin.
-    with pytest.warns(Warning, match="(?i)autocommit|transaction"):
-        connection = adbc_driver_flightsql.dbapi.connect(node.url)
-    with connection, connection.cursor() as cursor:
+    # autocommit=False is the DB-API's default.
+    with adbc_driver_flightsql.dbapi.connect(node.url) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE kept (n BIGINT)")
         cursor.execute("INSERT INTO kept VALUES (1)")
+        connection.commit()
+        cursor.execute("INSERT INTO kept VALUES (2)")
     assert node.sql("SELECT n FROM kept") == [(1,)]
 
 

@@ -19,7 +19,7 @@ use tonic::metadata::MetadataMap;
 use crate::client::{Client, of_write, service_of};
 use crate::links::Link;
 use crate::retry::Retry;
-use crate::statement::{only_reads, setting};
+use crate::statement::{only_reads, setting, transaction};
 use crate::status::{Failure, SEQ_TRAILER};
 use crate::upload;
 
@@ -126,6 +126,11 @@ impl QueryResult {
 }
 
 impl Client {
+    /// Whether the last statement that was about a transaction left one open.
+    pub fn is_in_transaction(&self) -> bool {
+        self.shared.is_in_transaction()
+    }
+
     /// Runs one statement. A query answers with rows; a write has happened when this returns.
     ///
     /// A statement is tried again at the next address when a connection is lost or the node cannot do it now: a write
@@ -224,6 +229,18 @@ impl Statement {
     async fn link(&mut self) -> Result<Link> {
         let linked = self.retry.link(&self.client.headers).await;
         let link = linked.map_err(|error| self.explain(error))?;
+        if self.client.shared.transaction_at(&link) == Some(false) {
+            // The statement would be one of its own here.
+            self.client.shared.in_transaction_at(None);
+            let error = Error::serialization(
+                "the connection was lost within a transaction, which is rolled back: run the transaction again",
+            );
+            let commits = transaction(&self.sql) == Some(false) && self.retry.maybe_done();
+            return Err(match commits {
+                true => self.explain(Error::outcome_unknown("the connection was lost during the COMMIT")),
+                false => error,
+            });
+        }
         self.tries += 1;
         self.demanded = self.client.demand(&mut self.headers, &link);
         Ok(link)
@@ -286,12 +303,25 @@ impl Statement {
         } else if let Some(seq) = self.demanded {
             shared.has_applied(seq, link);
         }
+        match transaction(&self.sql) {
+            Some(true) => shared.in_transaction_at(Some(link)),
+            Some(false) => shared.in_transaction_at(None),
+            None => {}
+        }
         if let Some(setting) = setting(&self.sql) {
             shared.was_set(setting, &self.sql);
         }
     }
 
     fn failed(&mut self, link: &Link, failure: Failure) -> Result<()> {
+        let shared = &self.client.shared;
+        if !failure.lost && shared.transaction_at(link) == Some(true) {
+            // Nobody else has the transaction; and a COMMIT ends it, however it ends.
+            if transaction(&self.sql) == Some(false) {
+                shared.in_transaction_at(None);
+            }
+            return Err(failure.error);
+        }
         let failed = self.retry.failed(link, failure);
         failed.map_err(|error| self.explain(error))
     }

@@ -27,6 +27,8 @@ struct Standing {
     min_seq: u64,
     /// What the session's option gave to the next write.
     token: Option<String>,
+    /// The link whose session has a transaction open.
+    transaction: Option<u64>,
 }
 
 impl Shared {
@@ -72,6 +74,20 @@ impl Shared {
         if min_seq >= standing.written_seq {
             standing.applied_at = link.generation;
         }
+    }
+
+    /// A transaction was begun over this link, or one has ended.
+    pub(crate) fn in_transaction_at(&self, link: Option<&Link>) {
+        self.standing().transaction = link.map(|link| link.generation);
+    }
+
+    /// Whether a transaction is open, and if it is over this link.
+    pub(crate) fn transaction_at(&self, link: &Link) -> Option<bool> {
+        self.standing().transaction.map(|generation| generation == link.generation)
+    }
+
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.standing().transaction.is_some()
     }
 
     /// A statement set an option of the session.

@@ -34,6 +34,17 @@ pub(crate) fn setting(sql: &str) -> Option<Setting> {
     Some(Setting::Set(name(option)?, unquoted(value.trim())))
 }
 
+/// Whether a statement begins a transaction (`Some(true)`) or ends one (`Some(false)`).
+pub(crate) fn transaction(sql: &str) -> Option<bool> {
+    let (word, rest) = first_word(sql[blank_prefix(sql)..].trim_end());
+    let is = |words: &[&str]| words.iter().any(|w| word.eq_ignore_ascii_case(w));
+    if is(&["begin", "start"]) {
+        return Some(true);
+    }
+    let is_partial = || rest.split_whitespace().any(|word| word.eq_ignore_ascii_case("to"));
+    (is(&["commit", "end"]) || (is(&["rollback", "abort"]) && !is_partial())).then_some(false)
+}
+
 /// Whether a statement can do nothing but read. `false` for what is not known.
 pub(crate) fn only_reads(sql: &str) -> bool {
     let (word, _) = first_word(sql[blank_prefix(sql)..].trim_start_matches(['(', ' ', '\n', '\t']));
@@ -106,6 +117,19 @@ mod tests {
         for other in ["", "SET", "SET x", "settle = 1", "SELECT 1", "update t set a = 1", "/* open", "RESET"]
         {
             assert_eq!(setting(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn transactions_are_seen_to_begin_and_to_end() {
+        for begin in ["BEGIN", " begin read only;", "-- c\nSTART TRANSACTION"] {
+            assert_eq!(transaction(begin), Some(true), "{begin}");
+        }
+        for end in ["COMMIT;", "end work", "ROLLBACK", "rollback work", "/* x */ abort"] {
+            assert_eq!(transaction(end), Some(false), "{end}");
+        }
+        for other in ["ROLLBACK TO s", "rollback work to savepoint s", "SAVEPOINT s", "select 1", ""] {
+            assert_eq!(transaction(other), None, "{other}");
         }
     }
 

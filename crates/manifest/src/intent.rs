@@ -89,6 +89,14 @@ pub enum Step {
         name: TableName,
         since: Seq,
     },
+    /// A precondition: rejected as a serialization failure unless `name` stands for this table (`None`: for none), with this
+    /// version of its columns if one is said. What was bound to ids that an earlier step of the same transaction gives out
+    /// rests on it.
+    Bound {
+        name: TableName,
+        table: Option<TableId>,
+        schema: Option<SchemaId>,
+    },
     /// Removes all rows of these partitions.
     DropPartitions {
         name: TableName,

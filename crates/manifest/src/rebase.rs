@@ -160,6 +160,7 @@ impl Draft {
             }
             Step::Mutate(mutate) => self.mutate(mutate)?,
             Step::Unchanged { table, name, since } => self.check_unchanged(*table, name, *since)?,
+            Step::Bound { name, table, schema } => self.check_bound(name, *table, *schema)?,
             Step::DropPartitions { name, partitions } => {
                 let table = self.state.require(name)?.id();
                 self.push(Op::DropPartitions { table, partitions: partitions.clone() })?;

@@ -10,15 +10,16 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use tandem_datafile::FooterCache;
 use tandem_env::within;
-use tandem_format::{CommitHeader, ForeignToken, TransactionToken};
-use tandem_manifest::{Change, Manifest, Step, TailSection};
+use tandem_format::{CommitHeader, ForeignToken, Section, TransactionToken};
+use tandem_manifest::{Change, Manifest, SectionDraft, Step, TailSection};
 use tandem_sql::{
     ACK_TIMEOUT, Ack, AppendDigest, AppendRequest, AsOf, ClientToken, CollectRequest, Collected, Database,
     Dropped, NodeRow, NodeSetting, Promoted, Promotion, READ_DEADLINE, ReadOptions, Receipt, RowStream,
-    SectionRows, StagedSection, StoredObject, WriteOptions,
+    SectionRows, StagedAppend, StagedSection, StoredObject, WriteOptions,
 };
-use tandem_types::{Error, Result, Seq, TableId, TableName, parse_duration};
+use tandem_types::{Error, ErrorKind, Result, Seq, TableId, TableName, parse_duration};
 use tandem_writer::{Append, Committed, CreateTable, Prepared, Transacted, WriteToken};
+use tokio::sync::watch;
 
 use crate::Shared;
 
@@ -60,6 +61,14 @@ impl Database for Shared {
         self.past_seq(time).await
     }
 
+    async fn state_within(&self, seq: Seq, transactions: usize) -> Result<Arc<Manifest>> {
+        self.past_within(seq, transactions).await
+    }
+
+    fn watch(&self) -> Option<watch::Receiver<Arc<Manifest>>> {
+        Some(self.writer.watch())
+    }
+
     async fn before_drop(&self, name: &TableName) -> Result<Dropped> {
         self.find_drop(name).await
     }
@@ -76,11 +85,41 @@ impl Database for Shared {
         self.acknowledged(committed, table.as_ref(), &options).await
     }
 
-    async fn stage_lookup(&self, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<StagedSection> {
-        let room = self.config.writer.inline_bytes / 2;
+    fn check_writes(&self) -> Result<()> {
+        self.writer.check_writes()
+    }
+
+    async fn stage_append(
+        &self,
+        request: AppendRequest,
+        base: Arc<Manifest>,
+        view: Arc<Manifest>,
+        held: u64,
+        rows: RowStream,
+    ) -> Result<StagedAppend> {
+        let append = append_of(request, WriteToken::Minted);
+        let room = self.config.writer.inline_bytes.saturating_sub(held);
+        let mut prepared = self.writer.prepare_append(&append, &base, view, room, rows).await?;
+        let steps = std::mem::take(&mut prepared.steps);
+        let drafts: Vec<_> = steps.iter().flat_map(Step::sections).cloned().collect();
+        let sections = drafts.into_iter().zip(prepared.into_sections());
+        Ok(StagedAppend { sections: sections.map(|(draft, one)| staged(draft, one)).collect(), steps })
+    }
+
+    async fn uncommitted_rows(&self, section: &Section) -> Result<Arc<SectionRows>> {
+        self.tail.load_uploaded(section).await
+    }
+
+    async fn stage_lookup(
+        &self,
+        schema: SchemaRef,
+        rows: Vec<RecordBatch>,
+        held: u64,
+    ) -> Result<StagedSection> {
+        let inline = self.config.writer.inline_bytes;
+        let room = (inline / 2).min(inline.saturating_sub(held));
         let (draft, prepared) = self.writer.prepare_lookup(&schema, rows, room).await?;
-        let rows = prepared.rows().next().flatten().cloned();
-        Ok(StagedSection { draft, held: Arc::new(prepared), rows })
+        Ok(staged(draft, prepared))
     }
 
     async fn submit_staged(
@@ -90,19 +129,29 @@ impl Database for Shared {
         sections: Vec<StagedSection>,
         options: WriteOptions,
     ) -> Result<Receipt> {
-        let table = steps.iter().find_map(table_of).cloned();
-        let mut prepared = Prepared::default();
-        for section in &sections {
-            let held = section.held.downcast_ref::<Prepared>();
-            let held = held.ok_or_else(|| Error::internal("a section was staged elsewhere"))?;
-            prepared.extend(held.clone());
-        }
-        prepared.steps = steps;
         let token = options.token.clone().map_or(WriteToken::Minted, client_token);
-        match self.writer.transact(base, &prepared, &token).await? {
-            Transacted::Committed(committed) => self.acknowledged(committed, table.as_ref(), &options).await,
-            Transacted::Recast(error) => Err(error),
-        }
+        self.submit_prepared(base, steps, sections, &options, token).await
+    }
+
+    async fn submit_content(
+        &self,
+        base: Seq,
+        steps: Vec<Step>,
+        sections: Vec<StagedSection>,
+        options: WriteOptions,
+        digest: Vec<u8>,
+    ) -> Result<Receipt> {
+        let token = match options.token.clone() {
+            Some(token) => client_token(token),
+            None => match self.content_window(&steps)? {
+                Some(window) => WriteToken::Streamed {
+                    token: content_token(window),
+                    digest: Arc::new(OnceLock::from(digest)),
+                },
+                None => WriteToken::Minted,
+            },
+        };
+        self.submit_prepared(base, steps, sections, &options, token).await
     }
 
     async fn repeated(&self, options: &WriteOptions) -> Result<Option<Receipt>> {
@@ -114,35 +163,21 @@ impl Database for Shared {
     }
 
     async fn append(&self, request: AppendRequest, rows: RowStream) -> Result<Receipt> {
-        let AppendRequest { table, schema, policy, create, on_conflict, queued, options } = request;
+        let AppendRequest { table, schema, options, .. } = &request;
         let (token, rows) = match options.token.clone() {
             Some(token) if !token.digest.is_empty() => (client_token(token), rows),
             Some(token) => {
                 let token = ForeignToken { text: token.text, base: None };
-                digested(token.into(), AppendDigest::new(&table, &schema)?, rows)
+                digested(token.into(), AppendDigest::new(table, schema)?, rows)
             }
-            None => match self.dedup_window(&table)? {
-                Some(window) => {
-                    let window = i64::try_from(window.as_micros()).unwrap_or(i64::MAX);
-                    let token = TransactionToken::Content { window };
-                    digested(token, AppendDigest::new(&table, &schema)?, rows)
-                }
+            None => match self.dedup_window(table)? {
+                Some(window) => digested(content_token(window), AppendDigest::new(table, schema)?, rows),
                 None => (WriteToken::Minted, rows),
             },
         };
-        let append = Append {
-            table: table.clone(),
-            schema,
-            policy,
-            on_conflict,
-            create: create.map(|create| CreateTable {
-                spec: create.spec,
-                if_not_exists: create.if_not_exists,
-                replace: create.replace,
-            }),
-            queued,
-            token,
-        };
+        let options = options.clone();
+        let append = append_of(request, token);
+        let table = append.table.clone();
         let committed = self.writer.append(append, rows).await?;
         self.acknowledged(committed, Some(&table), &options).await
     }
@@ -261,6 +296,12 @@ impl Database for Shared {
                 defaults.engine.memory_limit.to_string(),
                 "memory of running queries, in bytes; beyond it sorts and aggregates spill",
             ),
+            row(
+                "transaction_timeout",
+                format!("{}s", engine.transaction_idle.as_secs_f64()),
+                format!("{}s", defaults.engine.transaction_idle.as_secs_f64()),
+                "how long a transaction that has written may be idle before it is rolled back",
+            ),
         ]
     }
 }
@@ -310,6 +351,45 @@ impl Shared {
         Error::behind(message).with_seq(applied)
     }
 
+    async fn submit_prepared(
+        &self,
+        base: Seq,
+        steps: Vec<Step>,
+        sections: Vec<StagedSection>,
+        options: &WriteOptions,
+        token: WriteToken,
+    ) -> Result<Receipt> {
+        let table = steps.iter().find_map(table_of).cloned();
+        let mut prepared = Prepared::default();
+        for section in &sections {
+            let held = section.held.downcast_ref::<Prepared>();
+            let held = held.ok_or_else(|| Error::internal("a section was staged elsewhere"))?;
+            prepared.extend(held.clone());
+        }
+        prepared.steps = steps;
+        match self.writer.transact(base, &prepared, &token).await? {
+            Transacted::Committed(committed) => self.acknowledged(committed, table.as_ref(), options).await,
+            // What was staged is prepared anew by whoever said what it is made of.
+            Transacted::Recast(error) if error.kind() == ErrorKind::Serialization => Err(error),
+            Transacted::Recast(error) => {
+                Err(Error::serialization(format!("{}: run the transaction again", error.message())))
+            }
+        }
+    }
+
+    /// The time within which all tables that are appended to take equal writes for one.
+    fn content_window(&self, steps: &[Step]) -> Result<Option<Duration>> {
+        let mut shortest = None;
+        for step in steps {
+            let Step::Append(append) = step else { continue };
+            match (self.dedup_window(&append.name)?, shortest) {
+                (None, _) => return Ok(None),
+                (Some(window), other) => shortest = Some(other.map_or(window, |other| window.min(other))),
+            }
+        }
+        Ok(shortest)
+    }
+
     /// The time within which a table takes equal writes for one, if it does.
     fn dedup_window(&self, table: &TableName) -> Result<Option<Duration>> {
         let state = self.writer.state();
@@ -320,9 +400,30 @@ impl Shared {
     }
 }
 
+/// Encoded rows that wait for their commit.
+fn staged(draft: SectionDraft, prepared: Prepared) -> StagedSection {
+    let rows = prepared.rows().next().flatten().cloned();
+    StagedSection { draft, held: Arc::new(prepared), rows }
+}
+
+fn append_of(request: AppendRequest, token: WriteToken) -> Append {
+    let AppendRequest { table, schema, policy, create, on_conflict, queued, options: _ } = request;
+    let create = create.map(|create| CreateTable {
+        spec: create.spec,
+        if_not_exists: create.if_not_exists,
+        replace: create.replace,
+    });
+    Append { table, schema, policy, on_conflict, create, queued, token }
+}
+
 /// The token of a write whose digest is known.
 fn client_token(token: ClientToken) -> WriteToken {
     WriteToken::Client { token: ForeignToken { text: token.text, base: None }, digest: token.digest }
+}
+
+/// For a write without a token, of whose content another one is taken for the same within that time.
+fn content_token(window: Duration) -> TransactionToken {
+    TransactionToken::Content { window: i64::try_from(window.as_micros()).unwrap_or(i64::MAX) }
 }
 
 /// The rows, and a token whose digest is set when they have all passed.

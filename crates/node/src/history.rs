@@ -218,6 +218,15 @@ impl Shared {
         }
     }
 
+    /// As [`Database::state_within`](tandem_sql::Database::state_within).
+    pub(crate) async fn past_within(&self, seq: Seq, transactions: usize) -> Result<Arc<Manifest>> {
+        let before = self.past(AsOf::Seq(Seq(seq.0.saturating_sub(1))), None).await?;
+        let commit = self.log.read_applied(seq).await?;
+        let commit =
+            commit.ok_or_else(|| Error::unavailable(format!("commit {seq} is not in the log any more")))?;
+        state_within(&before, &commit.commit, transactions).map(Arc::new)
+    }
+
     /// As [`Database::seq_at`](tandem_sql::Database::seq_at).
     pub(crate) async fn past_seq(&self, time: i64) -> Result<Seq> {
         self.seq_at_in(time, &self.writer.state()).await

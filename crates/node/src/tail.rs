@@ -109,6 +109,16 @@ impl TailReader {
         Ok(rows)
     }
 
+    /// A section in a segment that no commit names yet: it has no place in the log under which it could be kept.
+    pub async fn load_uploaded(&self, section: &Section) -> Result<Arc<DecodedSection>> {
+        let segment = section.segment;
+        let segment = segment.ok_or_else(|| Error::internal("rows of a transaction are not in memory"))?;
+        let path = segment_path(&segment);
+        let range = section.offset..section.offset.saturating_add(section.len);
+        let bytes = self.log.env().store.get_range(&path, range).await?;
+        decode(&bytes, section).map_err(|e| e.context(&path))
+    }
+
     async fn load_from_disk(&self, tail: &TailSection) -> Option<Arc<DecodedSection>> {
         let disk = self.disk.as_ref()?;
         let (name, range) = place(tail);

@@ -1,6 +1,7 @@
 //! `tandem serve`: a node on a store, with its listeners.
 
 mod failover;
+mod lines;
 mod listen;
 mod options;
 mod roles;
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 
 pub use options::{ServeArgs, key_value};
 
+use lines::Lines;
 use listen::{Bound, bind};
 use options::Options;
 use security::{Security, SecurityArgs};
@@ -173,7 +175,8 @@ async fn start(
         let probes =
             Probes { metrics, observe: node.observe(), failure: node.health(), ready: ready.clone() };
         let access = security.access.clone();
-        tokio::spawn(tandem_http::serve(http.listener, probes, access, until(stopped.clone())))
+        let lines = Arc::new(Lines(node.engine().database().clone()));
+        tokio::spawn(tandem_http::serve(http.listener, probes, lines, access, until(stopped.clone())))
     });
     let info = NodeInfo {
         node_id: options.node.node_id.clone(),

@@ -279,6 +279,15 @@ impl Writer {
         self.submit(base, steps, WriteToken::None).await
     }
 
+    /// Whether a client's write would be taken here now.
+    ///
+    /// # Errors
+    ///
+    /// `NotWriter`, naming who takes them as far as is known.
+    pub fn check_writes(&self) -> Result<()> {
+        self.check_admission().map(drop)
+    }
+
     /// Whether a client's write is taken, and the epoch that it is for as far as is known here.
     fn check_admission(&self) -> Result<Epoch> {
         let state = self.state();

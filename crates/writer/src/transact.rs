@@ -43,6 +43,11 @@ impl Prepared {
         self.bodies.extend(other.bodies);
     }
 
+    /// Without its steps, one for each section.
+    pub fn into_sections(self) -> impl Iterator<Item = Self> {
+        self.bodies.into_iter().map(|body| Self { steps: Vec::new(), bodies: vec![body] })
+    }
+
     /// The rows of each section, in order: `None` for those that had to be uploaded.
     pub fn rows(&self) -> impl Iterator<Item = Option<&Arc<DecodedSection>>> {
         self.bodies.iter().map(|body| body.rows.as_ref())

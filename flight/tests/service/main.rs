@@ -9,4 +9,5 @@ mod security;
 mod sql;
 mod submit;
 mod tail;
+mod transactions;
 mod writes;

@@ -93,8 +93,6 @@ async fn errors_have_their_code_and_their_sentence() {
         assert_eq!(error.code(), code, "{sql}: {error}");
         assert!(error.message().contains(said), "{sql}: {error}");
     }
-    let error = status(client.begin_transaction().await.unwrap_err());
-    assert!(error.message().contains("transactions"), "{error}");
     let ticket = arrow_flight::sql::TicketStatementQuery { statement_handle: "none".into() };
     let ticket = arrow_flight::Ticket {
         ticket: prost::Message::encode_to_vec(&arrow_flight::sql::ProstMessageExt::as_any(&ticket)).into(),

@@ -29,6 +29,7 @@ use tandem_types::{DEFAULT_CATALOG, Error, Result, Seq, TableName};
 
 use super::AsOf;
 use crate::catalog::{SYSTEM_SCHEMA, catalog_list};
+use crate::changes::with_changes;
 use crate::engine::Engine;
 use crate::error::IntoTandem;
 use crate::runtime::on;
@@ -86,7 +87,7 @@ pub(crate) async fn with_versions<'a>(
         let past = on(reads.engine.io(), async move { database.state_as_of(at, None).await }).await??;
         let seq = past.seq();
         moments.insert(version.to_string(), seq.0);
-        let schema = catalog_list(&reads.engine, &past)
+        let schema = catalog_list(&reads.engine, &past, None)
             .catalog(&table.catalog)
             .and_then(|catalog| catalog.schema(&table.schema));
         let provider = match schema {
@@ -100,7 +101,7 @@ pub(crate) async fn with_versions<'a>(
         tables.insert((name.to_string(), seq), provider);
     }
     if tables.is_empty() {
-        return Ok(Cow::Borrowed(state));
+        return with_changes(Cow::Borrowed(state), statement).await;
     }
     if let Some(statement) = inner_mut(statement) {
         // It never breaks off.
@@ -108,7 +109,7 @@ pub(crate) async fn with_versions<'a>(
     }
     let mut state = state.clone();
     state.register_relation_planner(Arc::new(PastTables(tables))).tandem()?;
-    Ok(Cow::Owned(state))
+    with_changes(Cow::Owned(state), statement).await
 }
 
 /// What a moment's expression says.

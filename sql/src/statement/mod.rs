@@ -25,6 +25,7 @@ mod refuse;
 mod restore;
 mod session;
 mod tokens;
+mod transaction;
 mod types;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use dml::Dml;
 pub use front::quote_name;
 pub use limits::StatementLimits;
 pub use restore::Restore;
+pub use transaction::Control;
 pub use types::type_name;
 
 use datafusion::sql::parser;
@@ -94,6 +96,8 @@ pub enum Statement {
         name: String,
         value: Option<String>,
     },
+    /// Begins or ends a transaction, or a part of one.
+    Transaction(Control),
     /// Shows an option of the session; `None` shows them all.
     ShowSetting {
         name: Option<String>,
@@ -180,6 +184,8 @@ fn statement(mut front: Front<'_>) -> Result<Statement> {
     } else if front.word("cancel") {
         front.expect_word("query")?;
         Statement::CancelQuery { id: front.string("the query's id in quotes")? }
+    } else if let Some(control) = transaction::control(&mut front)? {
+        control
     } else {
         return Err(refuse::statement(&front));
     };

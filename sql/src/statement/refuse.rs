@@ -6,21 +6,7 @@ use tandem_types::Error;
 use super::front::Front;
 
 /// First words of statements that later versions will know.
-const NOT_YET: &[&str] = &[
-    "merge",
-    "replace",
-    "begin",
-    "start",
-    "commit",
-    "end",
-    "rollback",
-    "abort",
-    "savepoint",
-    "release",
-    "upsert",
-    "fork",
-    "backup",
-];
+const NOT_YET: &[&str] = &["merge", "replace", "upsert", "fork", "backup"];
 
 /// First words of statements of other systems, so that nobody takes them for typing mistakes.
 const NEVER: &[&str] = &[

@@ -16,19 +16,21 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use tandem_datafile::{FooterCache, WriteSpec, cast_to_schema, sort_batches, write_file};
 use tandem_format::{
-    CommitHeader, DataFile, FileName, ForeignToken, ObjectName, Replace, SectionKey, SectionPart, data_path,
-    encode_header,
+    CommitHeader, DataFile, FileName, ForeignToken, ObjectName, Replace, Section, SectionKey, SectionPart,
+    data_path, encode_header,
 };
 use tandem_manifest::{
-    AppendIntent, AppendTarget, ColumnSpec, Intent, Manifest, Rebased, Rejection, SectionDraft, Step, Table,
-    TailSection, rebase,
+    AppendIntent, AppendTarget, ColumnSpec, Intent, Manifest, Outcome, Rebased, Rejection, SectionDraft,
+    Step, Table, TableSpec, TailSection, rebase,
 };
 use tandem_segment::column_stats;
 use tandem_types::{CommitId, DatabaseId, Error, Partition, Result, Seq, TableId, TableName, WriterId};
+use tokio::sync::watch;
 
 use crate::as_of::AsOf;
 use crate::database::{
-    AppendRequest, Database, Dropped, NodeRow, NodeSetting, Receipt, RowStream, SectionRows, StagedSection,
+    AppendRequest, Database, Dropped, NodeRow, NodeSetting, Receipt, RowStream, SectionRows, StagedAppend,
+    StagedSection,
 };
 use crate::digest::AppendDigest;
 use crate::options::{Ack, ClientToken, ReadOptions, WriteOptions};
@@ -51,7 +53,12 @@ pub(super) struct TestDatabase {
     pub(super) always_changes: AtomicBool,
     /// What reads waited for.
     pub(super) settled: Mutex<Vec<ReadOptions>>,
+    /// Rows that transactions uploaded.
+    uploaded: Mutex<HashMap<ObjectName, Arc<SectionRows>>>,
 }
+
+/// What rides in a commit; the rest is uploaded.
+const ROOM: u64 = 1024;
 
 #[derive(Debug)]
 struct State {
@@ -61,6 +68,7 @@ struct State {
     log: Vec<CommitHeader>,
     sections: HashMap<SectionKey, Arc<SectionRows>>,
     objects_made: u64,
+    news: watch::Sender<Arc<Manifest>>,
 }
 
 impl Default for TestDatabase {
@@ -69,6 +77,7 @@ impl Default for TestDatabase {
         Self {
             state: Mutex::new(State {
                 past: vec![Arc::clone(&manifest)],
+                news: watch::Sender::new(Arc::clone(&manifest)),
                 manifest,
                 log: Vec::new(),
                 sections: HashMap::new(),
@@ -81,6 +90,7 @@ impl Default for TestDatabase {
             others: Mutex::default(),
             always_changes: AtomicBool::new(false),
             settled: Mutex::default(),
+            uploaded: Mutex::default(),
         }
     }
 }
@@ -120,6 +130,7 @@ impl State {
         self.manifest = Arc::new(manifest.apply(&header, hash)?.manifest);
         self.past.push(Arc::clone(&self.manifest));
         self.log.push(header);
+        self.news.send_replace(Arc::clone(&self.manifest));
         Ok(Receipt { seq: at, ..Receipt::default() })
     }
 
@@ -133,40 +144,7 @@ impl State {
             }])?;
         }
         let table = self.manifest.require(&request.table)?.clone();
-        let timestamp = table.timestamp().and_then(|c| request.schema.index_of(&c.name).ok());
-        let mut rows = 0;
-        let mut sections = Vec::new();
-        for batch in &batches {
-            let stats = column_stats(batch, timestamp)?;
-            let mut partitions: BTreeMap<Partition, u64> = BTreeMap::new();
-            for partition in partitions_of(&table, batch, timestamp) {
-                *partitions.entry(partition).or_default() += 1;
-            }
-            rows += stats.rows;
-            sections.push(SectionDraft {
-                segment: None,
-                offset: rows * 64,
-                len: 64 * stats.rows,
-                crc32c: 0,
-                rows: stats.rows,
-                time: stats.time,
-                partitions: partitions.into_iter().collect(),
-                null_counts: stats.null_counts,
-            });
-        }
-        let fields = request.schema.fields().iter().map(|f| ColumnSpec {
-            name: f.name().clone(),
-            data_type: f.data_type().clone(),
-            nullable: f.is_nullable(),
-        });
-        let append = AppendIntent {
-            name: request.table.clone(),
-            target: AppendTarget::Existing { table: table.id(), schema_id: table.schema_id() },
-            policy: request.policy,
-            on_conflict: request.on_conflict.clone(),
-            fields: fields.collect(),
-            sections,
-        };
+        let (append, rows) = intent(&table, request, &batches)?;
         let mut token = request.options.token.clone();
         if let Some(token) = token.as_mut().filter(|token| token.digest.is_empty()) {
             let mut digest = AppendDigest::new(&request.table, &request.schema)?;
@@ -183,6 +161,45 @@ impl State {
         }
         Ok(Receipt { rows, ..receipt })
     }
+}
+
+/// The append of these rows, and how many there are.
+fn intent(table: &Table, request: &AppendRequest, batches: &[RecordBatch]) -> Result<(AppendIntent, u64)> {
+    let timestamp = table.timestamp().and_then(|c| request.schema.index_of(&c.name).ok());
+    let mut rows = 0;
+    let mut sections = Vec::new();
+    for batch in batches {
+        let stats = column_stats(batch, timestamp)?;
+        let mut partitions: BTreeMap<Partition, u64> = BTreeMap::new();
+        for partition in partitions_of(table, batch, timestamp) {
+            *partitions.entry(partition).or_default() += 1;
+        }
+        rows += stats.rows;
+        sections.push(SectionDraft {
+            segment: None,
+            offset: rows * 64,
+            len: 64 * stats.rows,
+            crc32c: 0,
+            rows: stats.rows,
+            time: stats.time,
+            partitions: partitions.into_iter().collect(),
+            null_counts: stats.null_counts,
+        });
+    }
+    let fields = request.schema.fields().iter().map(|f| ColumnSpec {
+        name: f.name().clone(),
+        data_type: f.data_type().clone(),
+        nullable: f.is_nullable(),
+    });
+    let append = AppendIntent {
+        name: request.table.clone(),
+        target: AppendTarget::Existing { table: table.id(), schema_id: table.schema_id() },
+        policy: request.policy,
+        on_conflict: request.on_conflict.clone(),
+        fields: fields.collect(),
+        sections,
+    };
+    Ok((append, rows))
 }
 
 fn partitions_of(table: &Table, batch: &RecordBatch, timestamp: Option<usize>) -> Vec<Partition> {
@@ -310,6 +327,36 @@ impl TestDatabase {
         }
     }
 
+    /// As if the transactions of the last commits had come in one, in this order.
+    pub(super) fn in_one_commit(&self, order: &[usize]) {
+        let mut state = self.state.lock().unwrap();
+        let start = state.log.len() - order.len();
+        let commits = state.log.split_off(start);
+        state.past.truncate(start + 1);
+        let mut header = commits[0].clone();
+        header.transactions = order.iter().map(|place| commits[*place].transactions[0].clone()).collect();
+        let mut moved = Vec::new();
+        for (transaction, place) in (0..).zip(order) {
+            let from = commits[*place].seq;
+            let keys: Vec<SectionKey> =
+                state.sections.keys().filter(|key| key.seq == from).copied().collect();
+            for key in keys {
+                let rows = state.sections.remove(&key).unwrap();
+                moved.push((SectionKey { seq: header.seq, transaction, ..key }, rows));
+            }
+        }
+        state.sections.extend(moved);
+        let hash = encode_header(&header).unwrap().hash;
+        let applied = state.past[start].apply(&header, hash).unwrap();
+        let void = |outcome: &&Outcome| matches!(outcome, Outcome::Void(_));
+        assert_eq!(applied.outcomes.iter().find(void), None, "the transactions can be of one commit");
+        state.manifest = Arc::new(applied.manifest);
+        let manifest = Arc::clone(&state.manifest);
+        state.past.push(Arc::clone(&manifest));
+        state.log.push(header);
+        state.news.send_replace(manifest);
+    }
+
     pub(super) fn loads(&self) -> u64 {
         self.loads.load(Ordering::Relaxed)
     }
@@ -350,6 +397,18 @@ impl Database for TestDatabase {
             .ok_or_else(|| Error::behind(format!("{at} is asked for at {present}")).with_seq(present))
     }
 
+    async fn state_within(&self, seq: Seq, transactions: usize) -> Result<Arc<Manifest>> {
+        let before = self.state_as_of(AsOf::Seq(Seq(seq.0 - 1)), None).await?;
+        let mut header = self.read_log(seq, seq, 1).await?.remove(0).0;
+        header.transactions.truncate(transactions);
+        let hash = encode_header(&header)?.hash;
+        Ok(Arc::new(before.apply(&header, hash)?.manifest))
+    }
+
+    fn watch(&self) -> Option<watch::Receiver<Arc<Manifest>>> {
+        Some(self.state.lock().unwrap().news.subscribe())
+    }
+
     async fn seq_at(&self, time: i64) -> Result<Seq> {
         let state = self.state.lock().unwrap();
         Ok(state
@@ -384,7 +443,81 @@ impl Database for TestDatabase {
         receipt
     }
 
-    async fn stage_lookup(&self, schema: SchemaRef, rows: Vec<RecordBatch>) -> Result<StagedSection> {
+    async fn stage_append(
+        &self,
+        request: AppendRequest,
+        base: Arc<Manifest>,
+        view: Arc<Manifest>,
+        held: u64,
+        rows: RowStream,
+    ) -> Result<StagedAppend> {
+        let batches: Vec<RecordBatch> = rows.try_collect().await?;
+        let mut steps = Vec::new();
+        if let Some(create) = &request.create {
+            steps.push(Step::CreateTable {
+                name: request.table.clone(),
+                spec: create.spec.clone(),
+                if_not_exists: create.if_not_exists,
+                replace: create.replace,
+            });
+        }
+        let created = match steps.is_empty() {
+            true => view,
+            false => {
+                let intent = Intent {
+                    token: None,
+                    digest: Vec::new(),
+                    epoch: None,
+                    base: view.seq(),
+                    steps: steps.clone(),
+                };
+                Arc::new(view.preview(&intent, 0).map_err(|rejection| match rejection {
+                    Rejection::Refused(error) | Rejection::Recast(error) => error,
+                })?)
+            }
+        };
+        let table = created.require(&request.table)?;
+        let (mut append, _) = intent(table, &request, &batches)?;
+        if base.table(table.id()).is_none() {
+            append.target = AppendTarget::New(TableSpec {
+                columns: append.fields.clone(),
+                partition_by: Some(table.partition_by()),
+                timestamp: Some(table.timestamp().map_or("none".to_owned(), |c| c.name.clone())),
+                ..TableSpec::default()
+            });
+        }
+        let uploads = held > ROOM;
+        for section in &mut append.sections {
+            if uploads {
+                let mut state = self.state.lock().unwrap();
+                let name = state.file_name(Partition(0));
+                section.segment = Some(name.object);
+            }
+        }
+        let mut sections = Vec::new();
+        for (draft, batch) in append.sections.iter().zip(batches) {
+            let rows = Arc::new(SectionRows { schema: batch.schema(), batches: vec![batch] });
+            if let Some(segment) = draft.segment {
+                self.uploaded.lock().unwrap().insert(segment, Arc::clone(&rows));
+            }
+            let held = Arc::new(Arc::clone(&rows));
+            sections.push(StagedSection { draft: draft.clone(), held, rows: (!uploads).then_some(rows) });
+        }
+        steps.push(Step::Append(append));
+        Ok(StagedAppend { steps, sections })
+    }
+
+    async fn uncommitted_rows(&self, section: &Section) -> Result<Arc<SectionRows>> {
+        let rows = section.segment.and_then(|name| self.uploaded.lock().unwrap().get(&name).cloned());
+        rows.ok_or_else(|| Error::damaged("a segment is missing"))
+    }
+
+    async fn stage_lookup(
+        &self,
+        schema: SchemaRef,
+        rows: Vec<RecordBatch>,
+        _held: u64,
+    ) -> Result<StagedSection> {
         let mut null_counts = vec![0; schema.fields().len()];
         for batch in &rows {
             let nulls = batch.columns().iter().map(|column| column.logical_null_count() as u64);
@@ -423,7 +556,8 @@ impl Database for TestDatabase {
         let receipt = state.commit_once(steps, options.token.clone())?;
         for (section, staged) in (0..).zip(sections) {
             let key = SectionKey { seq: receipt.seq, transaction: 0, section };
-            state.sections.insert(key, staged.rows.unwrap());
+            let held = staged.held.downcast_ref::<Arc<SectionRows>>().cloned();
+            state.sections.insert(key, held.or(staged.rows).unwrap());
         }
         drop(state);
         self.written.lock().unwrap().push(options);

@@ -2,6 +2,7 @@
 
 mod as_of;
 mod binding;
+mod changes;
 mod database;
 mod dml;
 mod keyed;
@@ -12,6 +13,7 @@ mod queries;
 mod replayed;
 mod statements;
 mod system;
+mod transactions;
 mod writes;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast;
 use tandem_manifest::{ColumnSpec, Manifest, SchemaPolicy, TableSpec};
 use tandem_types::{Error, ErrorKind, Result, TableName};
 
-use super::list;
+use super::{append, list, seen};
 use crate::database::{AppendRequest, CreateTable};
 use crate::error::IntoTandem;
 use crate::options::WriteOptions;
@@ -17,6 +17,7 @@ use crate::params::{Parameters, row_values};
 use crate::prepared::{UpdateResult, query_plan};
 use crate::running::Job;
 use crate::session::Session;
+use crate::transaction::Within;
 use crate::wire::{to_wire, wire_type};
 
 /// `CREATE TABLE name AS query`.
@@ -43,17 +44,18 @@ impl CreateAs {
         sql: &str,
         bound: Option<RecordBatch>,
         options: WriteOptions,
+        within: Option<&Within>,
     ) -> Result<UpdateResult> {
         let engine = session.engine();
-        let snapshot = engine.database().snapshot();
+        let (base, snapshot) = seen(session, within);
         let exists = snapshot.table_named(&self.name).is_some();
         if exists && self.if_not_exists {
-            return Ok(UpdateResult::nothing(snapshot.seq(), Some(0)));
+            return Ok(UpdateResult::nothing(base.seq(), Some(0)));
         }
         if exists && !self.or_replace {
             return Err(Error::already_exists(format!("table {} exists", self.name)));
         }
-        let guard = list(session, sql, &snapshot)?;
+        let guard = list(session, sql, &base)?;
         let state = session.state(&snapshot)?;
         let work = {
             let (state, statement) = (state.clone(), self.statement());
@@ -73,6 +75,9 @@ impl CreateAs {
         let limit = engine.config().planning_limit;
         let (schema, plans) = engine.runtime().run_within(limit, "planning the query", work).await?;
 
+        if let (Some(within), Some(plan)) = (within, plans.first()) {
+            within.note_plan(plan, &session.default_schema())?;
+        }
         let mut spec = self.spec.clone();
         spec.columns = schema
             .fields()
@@ -98,7 +103,7 @@ impl CreateAs {
             options,
             on_conflict: None,
         };
-        match engine.database().append(request, rows).await {
+        match append(session, within, request, rows).await {
             Ok(receipt) => Ok(receipt.into()),
             // Somebody else created it meanwhile: then there is nothing to do.
             Err(error) if self.if_not_exists && error.kind() == ErrorKind::AlreadyExists => {

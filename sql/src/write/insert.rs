@@ -13,7 +13,7 @@ use tandem_manifest::{Manifest, OnConflict, SchemaPolicy, Table};
 use tandem_types::{Column, Error, ErrorKind, Result, TableName, TableSchema};
 
 use super::values::{bind, faulty_column, with_nulls};
-use super::{STRICT, list};
+use super::{STRICT, append, list, seen};
 use crate::as_of::with_versions;
 use crate::database::AppendRequest;
 use crate::error::IntoTandem;
@@ -23,6 +23,7 @@ use crate::prepared::UpdateResult;
 use crate::running::Job;
 use crate::session::Session;
 use crate::statement::{Conflict, quote_name};
+use crate::transaction::Within;
 
 /// `INSERT INTO table (columns) source`.
 #[derive(Clone)]
@@ -43,20 +44,21 @@ impl Insert {
         Parameters::of(&plan)
     }
 
-    /// Runs it once for each row of parameters, all in one transaction.
+    /// Runs it once for each row of parameters, all in one transaction: `within` is the one that is open.
     pub(crate) async fn run(
         &self,
         session: &Session,
         sql: &str,
         bound: Option<RecordBatch>,
         options: WriteOptions,
+        within: Option<&Within>,
     ) -> Result<UpdateResult> {
         let engine = session.engine();
-        let snapshot = engine.database().snapshot();
+        let (base, snapshot) = seen(session, within);
         if bound.as_ref().is_some_and(|rows| rows.num_rows() == 0) {
-            return Ok(UpdateResult::nothing(snapshot.seq(), Some(0)));
+            return Ok(UpdateResult::nothing(base.seq(), Some(0)));
         }
-        let guard = list(session, sql, &snapshot)?;
+        let guard = list(session, sql, &base)?;
         let state = session.state(&snapshot)?;
         let all_count = self.all_count(&snapshot);
         let work = {
@@ -69,6 +71,9 @@ impl Insert {
         let limit = engine.config().planning_limit;
         let (plans, columns) = engine.runtime().run_within(limit, "planning the insert", work).await?;
 
+        if let (Some(within), Some(plan)) = (within, plans.first()) {
+            within.note_plan(plan, &session.default_schema())?;
+        }
         let columns = TableSchema { columns };
         let schema = columns.arrow();
         let table = self.table.clone();
@@ -88,7 +93,7 @@ impl Insert {
             options,
             on_conflict: self.conflict.as_ref().map(|conflict| conflict.action.clone()),
         };
-        match engine.database().append(request, rows).await {
+        match append(session, within, request, rows).await {
             Ok(receipt) => Ok(UpdateResult { exact: all_count, ..receipt.into() }),
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 let find = async move { Ok(first.and_then(|plan| faulty_column(&state, &plan))) };

@@ -1,7 +1,7 @@
 //! UPDATE, DELETE and what else changes rows that are there: preconditions, expired partitions, previews.
 
 use tandem_format::{Expr, MAX_EXPR_DEPTH, MAX_STATEMENT_BYTES, Mutation, MutationKind, Op, Pin};
-use tandem_types::{Error, Partition, Result, Seq, TableId, TableName};
+use tandem_types::{Error, Partition, Result, SchemaId, Seq, TableId, TableName};
 
 use super::{Draft, Rebased, Rejection, rebase};
 use crate::intent::{Intent, MutateIntent, MutateTarget};
@@ -42,6 +42,25 @@ impl Draft {
         Ok(())
     }
 
+    pub(super) fn check_bound(
+        &self,
+        name: &TableName,
+        table: Option<TableId>,
+        schema: Option<SchemaId>,
+    ) -> Result<()> {
+        let now = self.state.table_named(name);
+        let what = match (table, now) {
+            (None, None) => return Ok(()),
+            (None, Some(_)) => "was created",
+            (Some(id), Some(now)) if now.id() == id => match schema {
+                Some(schema) if schema != now.schema_id() => "was altered",
+                _ => return Ok(()),
+            },
+            (Some(_), _) => "was dropped or renamed",
+        };
+        Err(Error::serialization(format!("table {name} {what} meanwhile: run the transaction again")))
+    }
+
     /// Drops those of `partitions` that are over; the state decides, not who asks.
     pub(super) fn expire(&mut self, id: TableId, partitions: &[Partition]) -> Result<()> {
         let expired = self.state.expired_partitions(id);
@@ -58,10 +77,22 @@ impl Manifest {
     /// The state that would follow if `intent` were committed next, at the next seq, at `commit_time`: what a transaction
     /// sees of its own writes. Its token plays no part.
     pub fn preview(&self, intent: &Intent, commit_time: i64) -> Result<Manifest, Rejection> {
+        self.preview_at(intent, self.seq().next(), 0, commit_time)
+    }
+
+    /// As [`preview`](Self::preview), as transaction number `index` of the commit at `at`: statements that are previewed one
+    /// after another, each on the state after the one before, stand in one commit and have sections of their own.
+    pub fn preview_at(
+        &self,
+        intent: &Intent,
+        at: Seq,
+        index: u32,
+        commit_time: i64,
+    ) -> Result<Manifest, Rejection> {
         let mut base = self.clone();
         base.commit_time = commit_time.max(self.commit_time);
         let intent = Intent { token: None, ..intent.clone() };
-        match rebase(&intent, &base, self.seq().next(), 0)? {
+        match rebase(&intent, &base, at, index)? {
             Rebased::Commit { state, .. } => Ok(*state),
             Rebased::NoOp | Rebased::Duplicate { .. } => Ok(base),
         }

@@ -283,6 +283,63 @@ fn mutations_that_make_no_sense_are_refused() {
 }
 
 #[test]
+fn names_and_columns_are_what_they_were_or_the_transaction_is_to_run_again() {
+    let mut log = start();
+    let bound = |log: &Log| Step::Bound { name: name("t"), table: Some(table(log, "t").id()), schema: None };
+    let with_columns = |log: &Log| Step::Bound {
+        name: name("t"),
+        table: Some(table(log, "t").id()),
+        schema: Some(table(log, "t").schema_id()),
+    };
+    let absent = Step::Bound { name: name("new"), table: None, schema: None };
+    let rows = |log: &Log| rows_between(log, "plain", (0, 1));
+    let fails = |log: &mut Log, step: &Step| {
+        let refused = error(log.run(vec![step.clone(), rows(log)]));
+        assert_eq!(refused.kind(), ErrorKind::Serialization, "{refused}");
+        assert!(refused.message().ends_with("run the transaction again"), "{refused}");
+    };
+    let (name_only, columns) = (bound(&log), with_columns(&log));
+    // Rows and options are no change of a name or a column.
+    log.must(vec![rows_between(&log, "t", (0, 1)), on("t", &log, delete())]);
+    log.must(vec![name_only.clone(), columns.clone(), absent.clone(), rows(&log)]);
+    assert_eq!(log.run(vec![name_only.clone(), columns.clone(), absent.clone()]), Fate::NoOp);
+    let column = ColumnSpec { name: "w".into(), data_type: Int32, nullable: true };
+    log.must(vec![alter("t", Change::AddColumn { column, if_not_exists: false })]);
+    log.must(vec![name_only.clone(), rows(&log)]);
+    fails(&mut log, &columns);
+    let columns = with_columns(&log);
+    log.must(vec![Step::RenameTable { name: name("t"), to: name("old") }]);
+    fails(&mut log, &name_only);
+    log.must(vec![create("t", &FIELDS)]);
+    fails(&mut log, &name_only);
+    fails(&mut log, &columns);
+    log.must(vec![create("new", &FIELDS)]);
+    fails(&mut log, &absent);
+}
+
+#[test]
+fn statements_are_previewed_one_after_another() {
+    let log = start();
+    let head = log.head();
+    let at = head.seq().next();
+    let intent =
+        |step: Step| Intent { token: None, digest: Vec::new(), epoch: None, base: at, steps: vec![step] };
+    let rows = || intent(rows_between(&log, "t", (0, 1)));
+    let first = head.preview_at(&rows(), at, 7, 50).unwrap();
+    let second = first.preview_at(&intent(on("t", &log, delete())), at, 8, 60).unwrap();
+    let third = second.preview_at(&rows(), at, 9, 70).unwrap();
+    let table = third.table_named(&name("t")).unwrap();
+    let keys: Vec<_> = table.tail().map(|section| (section.key.seq, section.key.transaction)).collect();
+    assert_eq!(keys, [(at, 7), (at, 9)]);
+    let acts_on: Vec<_> = table.tail().map(|section| table.mutations_of_section(section).count()).collect();
+    assert_eq!(acts_on, [1, 0], "a change acts on what stands before it");
+    assert_eq!(head.table_named(&name("t")).unwrap().tail().count(), 0);
+    // A statement without an effect leaves the state as it is.
+    let nothing = intent(Step::DropTable { name: name("none"), if_exists: true });
+    assert_eq!(third.preview_at(&nothing, at, 10, 70).unwrap().digest(), third.digest());
+}
+
+#[test]
 fn preconditions_hold_or_the_transaction_is_to_run_again() {
     let mut log = start();
     log.must(vec![rows_between(&log, "t", (0, 1))]);
@@ -470,4 +527,43 @@ fn checkpoints_hold_keys_mutations_and_the_past() {
     let mut other = root;
     other.history_start = Seq(3);
     assert!(Manifest::from_checkpoint(&other, head.checkpoint_parts().into_iter().map(Ok)).is_err());
+}
+
+#[test]
+fn a_fork_goes_on_without_what_is_lost() {
+    let mut log = start();
+    for _ in 0..3 {
+        log.must(vec![rows_between(&log, "plain", (0, 10))]);
+    }
+    let replace = compact(&log, "plain", &[0], 1, (0, 10));
+    log.must(vec![Step::Replace(replace)]);
+    let segment = object(log.head().seq(), 5);
+    log.must(vec![on("plain", &log, delete()), on("plain", &log, lookup(Some(segment)))]);
+    let (head, plain) = (log.head(), table(&log, "plain"));
+    assert_eq!((plain.file_count(), plain.tail_sections(), plain.mutations().count()), (1, 2, 2));
+    let database = DatabaseId(77);
+    let inline = head.inline_sections();
+    let moved: std::collections::BTreeMap<_, _> =
+        inline.iter().enumerate().map(|(n, (key, _))| (*key, object(Seq(1), 100 + n as u64))).collect();
+    assert!(head.forked(database, &Default::default()).is_err(), "sections are left behind");
+    let whole = head.forked(database, &moved).unwrap();
+    assert_eq!(whole.require(&name("plain")).unwrap().rows(), plain.rows());
+
+    let looked_up = head.sections_in(Some(segment));
+    assert_eq!(looked_up.len(), 1);
+    let mut lost = crate::Lost::default();
+    lost.files.extend(plain.files().map(|f| (plain.id(), f.file.name)));
+    lost.sections.extend([looked_up[0].0, inline[0].0]);
+    let rest = head.forked_without(database, &moved, &lost).unwrap();
+    let t = rest.require(&name("plain")).unwrap();
+    assert_eq!((t.file_count(), t.tail_sections(), t.mutations().count()), (0, 1, 1));
+    assert_eq!((t.rows(), t.rows() + 5 + 5), (t.tail_rows(), plain.rows()));
+    // It is a state like any other.
+    let root = rest.checkpoint_root(Vec::new());
+    let read = Manifest::from_checkpoint(&root, rest.checkpoint_parts().into_iter().map(Ok)).unwrap();
+    assert_eq!(read.digest(), rest.digest());
+    let parts = head.checkpoint_parts();
+    let fewer =
+        Manifest::from_rest_of_checkpoint(&head.checkpoint_root(Vec::new()), parts.into_iter().skip(1));
+    assert_ne!(fewer.unwrap().digest(), head.digest());
 }

@@ -57,6 +57,9 @@ pub struct ServeArgs {
     /// Rows that ride in one commit object; larger ones go to segments of their own [default: 8MB]
     #[arg(long, env = "TANDEM_COMMIT_INLINE_BYTES", value_name = "SIZE")]
     commit_inline_bytes: Option<String>,
+    /// How long a transaction that has written may be idle before it is rolled back, such as 30s [default: 5m]
+    #[arg(long, env = "TANDEM_TRANSACTION_TIMEOUT", value_name = "TIME")]
+    transaction_timeout: Option<String>,
     #[command(flatten)]
     #[serde(flatten)]
     roles: RoleArgs,
@@ -116,6 +119,9 @@ impl ServeArgs {
         }
         if let Some(text) = self.commit_inline_bytes.or(file.commit_inline_bytes) {
             node.writer.inline_bytes = size("--commit-inline-bytes", &text)? as u64;
+        }
+        if let Some(text) = self.transaction_timeout.or(file.transaction_timeout) {
+            node.engine.transaction_idle = duration("--transaction-timeout", &text)?;
         }
         let store_option = if self.store_option.is_empty() { file.store_option } else { self.store_option };
         Ok(Options {

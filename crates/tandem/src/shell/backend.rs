@@ -14,6 +14,11 @@ pub trait SqlBackend: Send + Sync {
     /// Where the database is reached now.
     fn describe(&self) -> String;
 
+    /// Whether statements are part of an open transaction.
+    fn is_in_transaction(&self) -> bool {
+        false
+    }
+
     /// Names to complete: schemas, tables and columns.
     fn names(&self) -> impl Future<Output = Result<Vec<String>>> + Send
     where
@@ -37,6 +42,10 @@ pub trait SqlBackend: Send + Sync {
 impl SqlBackend for Client {
     fn execute(&self, sql: &str) -> impl Future<Output = Result<QueryResult>> + Send {
         self.query(sql)
+    }
+
+    fn is_in_transaction(&self) -> bool {
+        Client::is_in_transaction(self)
     }
 
     fn describe(&self) -> String {

@@ -79,7 +79,9 @@ pub async fn run(args: &SqlArgs, urls: &str) -> Result<()> {
     if at_prompt {
         return repl::run(session).await;
     }
-    run_scripts(args, &mut session).await
+    let done = run_scripts(args, &mut session).await;
+    session.tell_open();
+    done
 }
 
 fn settings(args: &SqlArgs, at_prompt: bool) -> Settings {

@@ -13,6 +13,8 @@ use super::complete::SqlHelper;
 use super::session::{Flow, Session};
 
 const PROMPT: &str = "tandem> ";
+/// While a transaction is open.
+const PROMPT_OPEN: &str = "tandem*> ";
 const HISTORY_FILE: &str = ".tandem_history";
 const HISTORY_LINES: usize = 10_000;
 
@@ -31,11 +33,15 @@ pub async fn run<B: SqlBackend>(mut session: Session<B>) -> Result<()> {
     }
     loop {
         refresh_names(&mut session, &mut lines).await;
+        let prompt = if session.backend().is_in_transaction() { PROMPT_OPEN } else { PROMPT };
         // The terminal blocks; other tasks of this runtime (the connection's) go on elsewhere.
-        let line = match tokio::task::block_in_place(|| lines.readline(PROMPT)) {
+        let line = match tokio::task::block_in_place(|| lines.readline(prompt)) {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => continue,
-            Err(ReadlineError::Eof) => return Ok(()),
+            Err(ReadlineError::Eof) => {
+                session.tell_open();
+                return Ok(());
+            }
             Err(e) => return Err(terminal_error(&e)),
         };
         if line.trim().is_empty() {
@@ -44,7 +50,10 @@ pub async fn run<B: SqlBackend>(mut session: Session<B>) -> Result<()> {
         remember(&mut lines, history.as_ref(), &line);
         match session.run_text(&line).await {
             Ok(Flow::On) => {}
-            Ok(Flow::Quit) => return Ok(()),
+            Ok(Flow::Quit) => {
+                session.tell_open();
+                return Ok(());
+            }
             Err(error) => eprintln!("error: {error}"),
         }
     }

@@ -157,7 +157,10 @@ impl<B: SqlBackend> Session<B> {
             self.out.finish()?;
             return Ok(None);
         }
-        let mut said = format!("seq {}", written.seq);
+        let mut said = match self.backend.is_in_transaction() {
+            true => "in the transaction".to_owned(),
+            false => format!("seq {}", written.seq),
+        };
         if let Some(level) = acked {
             said.push_str(&format!(", {level}"));
         }
@@ -213,6 +216,13 @@ impl<B: SqlBackend> Session<B> {
             }
         }
         Ok(Flow::On)
+    }
+
+    /// Says that a transaction was left open, which is lost when the shell ends.
+    pub fn tell_open(&self) {
+        if self.backend.is_in_transaction() {
+            self.remark("the open transaction is rolled back: COMMIT would have kept it");
+        }
     }
 
     fn remark(&self, text: &str) {

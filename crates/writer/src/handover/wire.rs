@@ -195,6 +195,11 @@ fn step_to_pb(step: &Step) -> Option<pb::Step> {
         Step::Unchanged { table, name, since } => {
             Kind::Unchanged(pb::Unchanged { table: table.0, name: name_to_pb(name), since: since.0 })
         }
+        Step::Bound { name, table, schema } => Kind::Bound(pb::Bound {
+            name: name_to_pb(name),
+            table: table.map(|id| id.0),
+            schema: schema.map(|id| id.0),
+        }),
         Step::DropPartitions { name, partitions } => Kind::DropPartitions(pb::DropPartitions {
             name: name_to_pb(name),
             partitions: partitions.iter().map(|p| p.0).collect(),
@@ -236,6 +241,11 @@ fn step_from_pb(step: pb::Step) -> Result<Step> {
         Kind::Unchanged(u) => {
             Step::Unchanged { table: TableId(u.table), name: name_from_pb(u.name), since: Seq(u.since) }
         }
+        Kind::Bound(b) => Step::Bound {
+            name: name_from_pb(b.name),
+            table: b.table.map(TableId),
+            schema: b.schema.map(SchemaId),
+        },
         Kind::DropPartitions(d) => Step::DropPartitions {
             name: name_from_pb(d.name),
             partitions: d.partitions.into_iter().map(Partition).collect(),

@@ -11,9 +11,10 @@ use super::{PlannedDml, View, plan_dml};
 use crate::database::{Database, Receipt};
 use crate::options::{ReadOptions, WriteOptions};
 use crate::prepared::UpdateResult;
-use crate::queries::QueryState;
+use crate::queries::{QueryGuard, QueryState};
 use crate::session::Session;
 use crate::statement::Dml;
+use crate::transaction::Within;
 use crate::write::list;
 
 /// How often a statement is evaluated before its client is told to try again itself.
@@ -30,8 +31,7 @@ pub(crate) async fn run(
     bound: Option<RecordBatch>,
     options: WriteOptions,
 ) -> Result<UpdateResult> {
-    let engine = session.engine();
-    let database = engine.database();
+    let database = session.engine().database();
     if bound.as_ref().is_some_and(|rows| rows.num_rows() == 0) {
         return Ok(UpdateResult::nothing(database.snapshot().seq(), Some(0)));
     }
@@ -39,23 +39,11 @@ pub(crate) async fn run(
     loop {
         let view = View::new(session, database.snapshot())?;
         let guard = list(session, sql, &view.snapshot)?;
-        let work = {
-            let (dml, sql, bound) = (Arc::clone(dml), Arc::clone(sql), bound.clone());
-            async move { plan_dml(&dml, &sql, bound, view).await }
-        };
-        let planned = tokio::select! {
-            biased;
-            () = guard.cancelled() => return Err(Error::new(ErrorKind::Cancelled, "the statement was cancelled")),
-            planned = engine.runtime().run(work) => planned,
-        };
-        let done = match planned {
-            Ok(planned) => {
-                guard.add(planned.rows, 0);
-                commit(&planned, database.as_ref(), &options).await
-            }
+        let done = match plan_listed(session, dml, sql, bound.clone(), view, &guard).await {
+            Ok(planned) => commit(&planned, database.as_ref(), &options).await,
             Err(error) => Err(error),
         };
-        guard.finish(if done.is_ok() { QueryState::Finished } else { QueryState::Failed });
+        finish(guard, &done);
         tries += 1;
         match done {
             Err(error) if error.kind() == ErrorKind::Serialization && tries < TRIES => {
@@ -72,6 +60,56 @@ pub(crate) async fn run(
             done => return done,
         }
     }
+}
+
+/// Runs a statement as a part of a transaction.
+pub(crate) async fn run_within(
+    session: &Arc<Session>,
+    dml: &Arc<Dml>,
+    sql: &Arc<str>,
+    bound: Option<RecordBatch>,
+    within: &Within,
+) -> Result<UpdateResult> {
+    if bound.as_ref().is_some_and(|rows| rows.num_rows() == 0) {
+        return Ok(UpdateResult::nothing(within.seen.base.seq(), Some(0)));
+    }
+    let view = View::new(session, Arc::clone(within.view()))?;
+    let guard = list(session, sql, &within.seen.base)?;
+    let done = match plan_listed(session, dml, sql, bound, view, &guard).await {
+        Ok(planned) => within.change(&planned).await,
+        Err(error) => Err(error),
+    };
+    finish(guard, &done);
+    done
+}
+
+fn finish(guard: QueryGuard, done: &Result<UpdateResult>) {
+    match done {
+        Ok(_) => guard.finish(QueryState::Finished),
+        // A guard that is only dropped says that it was cancelled.
+        Err(error) if error.kind() == ErrorKind::Cancelled => {}
+        Err(_) => guard.finish(QueryState::Failed),
+    }
+}
+
+/// Works a statement out, on the query threads, until somebody cancels it.
+async fn plan_listed(
+    session: &Session,
+    dml: &Arc<Dml>,
+    sql: &Arc<str>,
+    bound: Option<RecordBatch>,
+    view: View,
+    guard: &QueryGuard,
+) -> Result<PlannedDml> {
+    let (dml, sql) = (Arc::clone(dml), Arc::clone(sql));
+    let work = async move { plan_dml(&dml, &sql, bound, view).await };
+    let planned = tokio::select! {
+        biased;
+        () = guard.cancelled() => Err(Error::new(ErrorKind::Cancelled, "the statement was cancelled")),
+        planned = session.engine().runtime().run(work) => planned,
+    }?;
+    guard.add(planned.rows, 0);
+    Ok(planned)
 }
 
 /// Commits it: first under the precondition that its count is right, then, if that is all that was wrong, without.
@@ -94,7 +132,7 @@ async fn commit(
         // Without rows to act on nothing is logged, once it is sure that there are none.
         if planned.rows > 0 {
             let more;
-            (more, sections) = planned.steps(database).await?;
+            (more, sections) = planned.steps(database, 0).await?;
             steps.extend(more);
         }
         match database.submit_staged(planned.base, steps, sections, options.clone()).await {
@@ -105,7 +143,7 @@ async fn commit(
         }
     }
     let mut steps = planned.preconditions(None);
-    let (more, sections) = planned.steps(database).await?;
+    let (more, sections) = planned.steps(database, 0).await?;
     steps.extend(more);
     let receipt = database.submit_staged(planned.base, steps, sections, options.clone()).await?;
     Ok(counted(planned, receipt, false))

@@ -32,7 +32,7 @@ use crate::params::{Parameters, row_values};
 use crate::session::Session;
 use crate::statement::Dml;
 use change::Change;
-pub(crate) use commit::run;
+pub(crate) use commit::{run, run_within};
 use evaluate::Lookup;
 
 /// Memory that one statement's values to look up may take.
@@ -167,7 +167,12 @@ impl PlannedDml {
     }
 
     /// The steps, and the sections that they carry, uploaded if they are large.
-    pub(crate) async fn steps(&self, database: &dyn Database) -> Result<(Vec<Step>, Vec<StagedSection>)> {
+    /// `held` is what their transaction holds already, in bytes.
+    pub(crate) async fn steps(
+        &self,
+        database: &dyn Database,
+        held: u64,
+    ) -> Result<(Vec<Step>, Vec<StagedSection>)> {
         let (mut steps, mut sections) = (Vec::new(), Vec::new());
         for change in &self.changes {
             if let Some(step) = change.step_without_rows(self) {
@@ -176,7 +181,7 @@ impl PlannedDml {
             }
             let Change::LookUp { lookup, delete } = change else { continue };
             let Lookup { columns, keys, tuples, time, .. } = lookup;
-            let staged = database.stage_lookup(tuples.schema(), vec![tuples.clone()]).await?;
+            let staged = database.stage_lookup(tuples.schema(), vec![tuples.clone()], held).await?;
             let (columns, section) = (columns.clone(), staged.draft.clone());
             let draft = MutateDraft::Lookup { columns, keys: *keys, delete: *delete, section };
             steps.push(Step::Mutate(self.intent(draft, *time)));

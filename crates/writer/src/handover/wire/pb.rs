@@ -59,7 +59,7 @@ pub struct Foreign {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Step {
-    #[prost(oneof = "StepKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "StepKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     pub kind: Option<StepKind>,
 }
 
@@ -91,6 +91,8 @@ pub enum StepKind {
     Unchanged(Unchanged),
     #[prost(message, tag = "13")]
     DropPartitions(DropPartitions),
+    #[prost(message, tag = "14")]
+    Bound(Bound),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -113,6 +115,16 @@ pub struct Unchanged {
     pub name: TableName,
     #[prost(uint64, tag = "3")]
     pub since: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Bound {
+    #[prost(message, required, tag = "1")]
+    pub name: TableName,
+    #[prost(uint64, optional, tag = "2")]
+    pub table: Option<u64>,
+    #[prost(uint32, optional, tag = "3")]
+    pub schema: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
