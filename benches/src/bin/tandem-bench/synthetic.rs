@@ -131,7 +131,8 @@ impl Made {
         }
         let (root, root_hash) = encode_root(&state.checkpoint_root(refs))?;
         put(&root_path(state.seq()), &root)?;
-        let record = bind(state, Step::Checkpoint { seq: state.seq(), root_hash, after: state.checkpoint() })?;
+        let record =
+            bind(state, Step::Checkpoint { seq: state.seq(), root_hash, after: state.checkpoint() })?;
         let recorded = follow(state, record, now())?;
         for (seq, commit) in [(state.seq(), &self.last), (recorded.state.seq(), &recorded.last)] {
             write_object(dir, &commit_path(seq), &commit.bytes)?;
