@@ -60,14 +60,22 @@ fn other_bytes_at_the_same_seq() {
     caught(Mutant::OtherBytesAtSameSeq, 600, &["I2", "I8"], faulty);
 }
 
+/// Nodes that hear of each other's commits give up a create that hangs: here they do not, and it lands when the log is
+/// trimmed past its number.
 #[test]
 fn no_floor_check_in_the_writer() {
-    caught(Mutant::NoFloorCheckInWriter, 1000, &["I1", "I4", "I5", "I17"], trimmed);
+    let deaf = |plan: &mut Plan| {
+        (plan.flavour, plan.slow, plan.nodes, plan.replicas) = (Flavour::Trimmed, 12, 3, 0);
+        (plan.pushes, plan.handover, plan.upkeep, plan.collects) = (false, false, true, true);
+        (plan.pauses, plan.writes) = (0, 30);
+    };
+    caught(Mutant::NoFloorCheckInWriter, 600, &["I1", "I4", "I5", "I17"], deaf);
 }
 
 #[test]
 fn no_floor_check_in_the_reader() {
-    caught(Mutant::NoFloorCheckInReader, 2000, &["I4", "I5", "I17", "I23"], trimmed);
+    // Who takes a trimmed number for the end of the log also refuses what the true state would take.
+    caught(Mutant::NoFloorCheckInReader, 2000, &["I4", "I5", "I7", "I17", "I23"], trimmed);
 }
 
 fn collecting(plan: &mut Plan) {
