@@ -247,11 +247,9 @@ impl Db {
     }
 }
 
-fn append_step(table: &str, segment: Option<ObjectName>) -> Step {
-    let column =
-        ColumnSpec { name: "n".to_owned(), data_type: arrow_schema::DataType::Int64, nullable: true };
-    let spec = TableSpec { columns: vec![column.clone()], ..TableSpec::default() };
-    let draft = SectionDraft {
+/// A section of one row, in a segment or in its commit.
+fn row_in(segment: Option<ObjectName>) -> SectionDraft {
+    SectionDraft {
         segment,
         offset: 0,
         len: 8,
@@ -260,13 +258,19 @@ fn append_step(table: &str, segment: Option<ObjectName>) -> Step {
         time: None,
         partitions: vec![(Partition(0), 1)],
         null_counts: vec![0],
-    };
+    }
+}
+
+fn append_step(table: &str, segment: Option<ObjectName>) -> Step {
+    let column =
+        ColumnSpec { name: "n".to_owned(), data_type: arrow_schema::DataType::Int64, nullable: true };
+    let spec = TableSpec { columns: vec![column.clone()], ..TableSpec::default() };
     Step::Append(AppendIntent {
         name: TableName::public(table),
         target: AppendTarget::New(spec),
         policy: SchemaPolicy::Create,
         fields: vec![column],
-        sections: vec![draft],
+        sections: vec![row_in(segment)],
         on_conflict: None,
     })
 }
@@ -274,16 +278,7 @@ fn append_step(table: &str, segment: Option<ObjectName>) -> Step {
 /// Deletes the rows whose keys stand in a section.
 fn delete_step(state: &Manifest, table: &str, segment: Option<ObjectName>) -> Option<Step> {
     let found = state.table_named(&TableName::public(table))?;
-    let section = SectionDraft {
-        segment,
-        offset: 0,
-        len: 8,
-        crc32c: 1,
-        rows: 1,
-        time: None,
-        partitions: vec![(Partition(0), 1)],
-        null_counts: vec![0],
-    };
+    let section = row_in(segment);
     Some(Step::Mutate(MutateIntent {
         name: TableName::public(table),
         target: MutateTarget::Existing(found.id()),
