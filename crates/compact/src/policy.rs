@@ -22,6 +22,10 @@ pub struct Policy {
     pub fan_in: usize,
     /// Encoded bytes of tail sections that the jobs of one commit take, at most: they are sorted in memory.
     pub job_bytes: u64,
+    /// Sections that the jobs of one commit take, at most: each is read by itself, so that a long tail of small ones
+    /// takes long, and a commit that comes too late, or a node that ends before, wastes all of it. What must go together
+    /// does, however many they are.
+    pub job_sections: usize,
     /// Files with so many rows fill a row group of their own: rewriting them together with others makes no query
     /// faster.
     pub full_rows: u64,
@@ -43,6 +47,7 @@ impl Default for Policy {
             tail_sections: 1_000,
             fan_in: 8,
             job_bytes: 96 << 20,
+            job_sections: 4_000,
             full_rows: 1 << 18,
             mutations: 32,
             fold_bytes: 512 << 20,

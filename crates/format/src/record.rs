@@ -224,13 +224,39 @@ impl Op {
         }
     }
 
+    /// The table that it is on, if it is on one.
+    pub fn table(&self) -> Option<TableId> {
+        match self {
+            Self::CreateTable(new) => Some(new.table),
+            Self::Replace(replace) => Some(replace.table),
+            Self::Mutate(mutation) => Some(mutation.table),
+            Self::RestoreTable(image) => Some(image.state.table),
+            Self::DropTable { table }
+            | Self::RenameTable { table, .. }
+            | Self::AddColumn { table, .. }
+            | Self::DropColumn { table, .. }
+            | Self::RenameColumn { table, .. }
+            | Self::WidenColumn { table, .. }
+            | Self::DropNotNull { table, .. }
+            | Self::SetOptions { table, .. }
+            | Self::Truncate { table }
+            | Self::DropPartitions { table, .. }
+            | Self::Append { table, .. } => Some(*table),
+            Self::CreateSchema { .. }
+            | Self::DropSchema { .. }
+            | Self::SetSettings { .. }
+            | Self::Checkpoint { .. }
+            | Self::Promote { .. }
+            | Self::Lease { .. }
+            | Self::Horizon { .. }
+            | Self::Pin(_)
+            | Self::Unpin { .. } => None,
+        }
+    }
+
     /// As [`Op::sections`], each with its table.
     pub fn table_sections(&self) -> impl Iterator<Item = (TableId, &Section)> {
-        let table = match self {
-            Self::Append { table, .. } => *table,
-            Self::Mutate(mutation) => mutation.table,
-            _ => TableId::default(),
-        };
+        let table = self.table().unwrap_or_default();
         self.sections().iter().map(move |section| (table, section))
     }
 

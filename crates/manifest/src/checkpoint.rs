@@ -244,9 +244,10 @@ impl Manifest {
             manifest.add_hash(entry_hash(Entry::Setting, &[key.as_bytes(), value.as_bytes()]));
         }
         for state in &root.tables {
-            manifest.add_hash(ops::table_hash(state));
+            let table = Table::new(state.clone());
+            manifest.add_hash(table.hash);
             manifest.names.insert(state.name.clone(), state.table);
-            manifest.tables.insert(state.table, Table::new(state.clone()));
+            manifest.tables.insert(state.table, table);
         }
         manifest
     }

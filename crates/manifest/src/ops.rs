@@ -138,8 +138,9 @@ impl Manifest {
         };
         self.next_table = self.next_table.next();
         self.names.insert(new.name.clone(), new.table);
-        self.add_hash(table_hash(&state));
-        self.tables.insert(new.table, Table::new(state));
+        let table = Table::new(state);
+        self.add_hash(table.hash);
+        self.tables.insert(new.table, table);
         Ok(())
     }
 
@@ -161,7 +162,7 @@ impl Manifest {
         self.truncate(at, id)?;
         let table = self.tables.remove(&id).ok_or_else(|| gone(id))?;
         self.names.remove(table.name());
-        self.sub_hash(table_hash(&table.state));
+        self.sub_hash(table.hash);
         Ok(())
     }
 
@@ -326,7 +327,7 @@ impl Manifest {
         }
         self.retire_mutations(at, &mut table);
         self.tables.insert(id, table);
-        self.change_table(at, id, |_| Ok(()))
+        self.touch_table(at, id)
     }
 
     fn append(&mut self, at: &mut Position, id: TableId, sections: &[Section]) -> Result<()> {
@@ -344,7 +345,7 @@ impl Manifest {
             at.rows = at.rows.checked_add(section.rows).ok_or_else(too_much)?;
         }
         self.tables.insert(id, table);
-        self.change_table(at.seq, id, |_| Ok(()))
+        self.touch_table(at.seq, id)
     }
 
     fn replace(&mut self, at: Seq, replace: &Replace) -> Result<()> {
@@ -571,6 +572,15 @@ impl Manifest {
         })
     }
 
+    /// A change of a table's rows: queries see it, and its state but for that stays as it is.
+    pub(super) fn touch_table(&mut self, at: Seq, id: TableId) -> Result<()> {
+        match self.tables.get(&id) {
+            // Most commits touch few tables, often: once is enough.
+            Some(table) if table.state.changed == at => Ok(()),
+            _ => self.change_table(at, id, |_| Ok(())),
+        }
+    }
+
     /// A change that queries can see.
     pub(super) fn change_table(
         &mut self,
@@ -580,10 +590,11 @@ impl Manifest {
     ) -> Result<()> {
         let mut table = self.tables.get(&id).ok_or_else(|| gone(id))?.clone();
         let mut state = (*table.state).clone();
-        self.sub_hash(table_hash(&state));
         change(&mut state)?;
         state.changed = at;
-        self.add_hash(table_hash(&state));
+        self.sub_hash(table.hash);
+        table.hash = table_hash(&state);
+        self.add_hash(table.hash);
         table.state = Arc::new(state);
         self.tables.insert(id, table);
         Ok(())

@@ -12,10 +12,14 @@ use tandem_types::{
     Column, ColumnId, Error, Partition, PartitionUnit, Result, SchemaId, Seq, TableId, TableName, TableSchema,
 };
 
+use crate::ops::table_hash;
+
 /// A table as of some seq. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Table {
     pub(crate) state: Arc<TableState>,
+    /// The state's share of the digest: encoding a schema costs more than most commits change.
+    pub(crate) hash: u128,
     pub(crate) files: OrdMap<FileName, Arc<FileState>>,
     pub(crate) tail: OrdMap<SectionKey, Arc<TailSection>>,
     pub(crate) mutations: OrdMap<MutationKey, Arc<PendingMutation>>,
@@ -125,6 +129,7 @@ impl Table {
     /// Without data.
     pub(crate) fn new(state: TableState) -> Self {
         Self {
+            hash: table_hash(&state),
             state: Arc::new(state),
             files: OrdMap::new(),
             tail: OrdMap::new(),

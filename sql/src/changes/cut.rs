@@ -20,19 +20,20 @@ enum Effect {
 }
 
 fn effect(op: &Op, table: TableId) -> Effect {
-    let (of, effect) = match op {
-        Op::Append { table, .. } => (*table, Effect::Append),
-        Op::Replace(replace) => (replace.table, Effect::Compaction),
-        Op::Truncate { table }
-        | Op::DropPartitions { table, .. }
-        | Op::AddColumn { table, .. }
-        | Op::DropColumn { table, .. }
-        | Op::RenameColumn { table, .. }
-        | Op::WidenColumn { table, .. } => (*table, Effect::Change),
-        Op::Mutate(mutation) => (mutation.table, Effect::Change),
-        Op::CreateTable(new) => (new.table, Effect::Whole),
-        Op::DropTable { table } => (*table, Effect::Whole),
-        Op::RestoreTable(image) => (image.state.table, Effect::Whole),
+    if op.table() != Some(table) {
+        return Effect::None;
+    }
+    match op {
+        Op::Append { .. } => Effect::Append,
+        Op::Replace(_) => Effect::Compaction,
+        Op::CreateTable(_) | Op::DropTable { .. } | Op::RestoreTable(_) => Effect::Whole,
+        Op::Truncate { .. }
+        | Op::DropPartitions { .. }
+        | Op::AddColumn { .. }
+        | Op::DropColumn { .. }
+        | Op::RenameColumn { .. }
+        | Op::WidenColumn { .. }
+        | Op::Mutate(_) => Effect::Change,
         Op::RenameTable { .. }
         | Op::DropNotNull { .. }
         | Op::SetOptions { .. }
@@ -44,9 +45,8 @@ fn effect(op: &Op, table: TableId) -> Effect {
         | Op::Lease { .. }
         | Op::Horizon { .. }
         | Op::Pin(_)
-        | Op::Unpin { .. } => return Effect::None,
-    };
-    if of == table { effect } else { Effect::None }
+        | Op::Unpin { .. } => Effect::None,
+    }
 }
 
 fn effects(transaction: &Transaction, table: TableId) -> impl Iterator<Item = Effect> {

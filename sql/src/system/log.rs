@@ -225,38 +225,9 @@ fn kind(op: &Op) -> &'static str {
     }
 }
 
-fn table(op: &Op) -> Option<TableId> {
-    match op {
-        Op::CreateTable(new) => Some(new.table),
-        Op::Replace(replace) => Some(replace.table),
-        Op::DropTable { table }
-        | Op::RenameTable { table, .. }
-        | Op::AddColumn { table, .. }
-        | Op::DropColumn { table, .. }
-        | Op::RenameColumn { table, .. }
-        | Op::WidenColumn { table, .. }
-        | Op::DropNotNull { table, .. }
-        | Op::SetOptions { table, .. }
-        | Op::Truncate { table }
-        | Op::DropPartitions { table, .. }
-        | Op::Append { table, .. } => Some(*table),
-        Op::Mutate(mutation) => Some(mutation.table),
-        Op::RestoreTable(image) => Some(image.state.table),
-        Op::CreateSchema { .. }
-        | Op::DropSchema { .. }
-        | Op::SetSettings { .. }
-        | Op::Checkpoint { .. }
-        | Op::Promote { .. }
-        | Op::Lease { .. }
-        | Op::Horizon { .. }
-        | Op::Pin(_)
-        | Op::Unpin { .. } => None,
-    }
-}
-
 /// How many tables the commit touches.
 fn tables(header: &CommitHeader) -> usize {
-    let mut tables: Vec<TableId> = ops(header).filter_map(table).collect();
+    let mut tables: Vec<TableId> = ops(header).filter_map(Op::table).collect();
     tables.sort_unstable();
     tables.dedup();
     tables.len()

@@ -1,7 +1,7 @@
 //! Tables without a key: any rows of a partition may become files together.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tandem_format::{DataFile, SectionPart};
 use tandem_manifest::FileState;
@@ -50,13 +50,17 @@ fn tail_jobs(plan: &Plan<'_>) -> Vec<Job> {
     worthy.sort_by_key(|(partition, of)| Reverse((of.bytes, *partition)));
     let mut jobs: Vec<Job> = Vec::new();
     let mut room = plan.policy.job_bytes;
+    // A section that several jobs take is read once.
+    let mut sections = BTreeSet::new();
     for (partition, of) in worthy {
         let mut parts = of.parts;
-        if of.bytes > room {
+        let more = parts.iter().filter(|(part, _)| !sections.contains(&part.section)).count();
+        if of.bytes > room || sections.len() + more > plan.policy.job_sections {
             // A part of a partition makes a file that must be merged later: only one that is too large for any job is cut.
             if !jobs.is_empty() {
                 continue;
             }
+            parts.truncate(plan.policy.job_sections.max(1));
             let mut taken = 0;
             parts.retain(|(_, bytes)| {
                 // The first is taken whatever its size.
@@ -66,6 +70,7 @@ fn tail_jobs(plan: &Plan<'_>) -> Vec<Job> {
             });
         }
         room = room.saturating_sub(of.bytes);
+        sections.extend(parts.iter().map(|(part, _)| part.section));
         let parts = parts.into_iter().map(|(part, _)| part).collect();
         jobs.push(Job { partition, parts, ..plan.job(&[]) });
     }

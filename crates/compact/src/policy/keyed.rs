@@ -146,12 +146,16 @@ impl Plan<'_> {
     fn pieces<'j, 'a>(&self, mut run: &'j [Judged<'a>]) -> Vec<&'j [Judged<'a>]> {
         let mut pieces = Vec::new();
         while !run.is_empty() {
-            let (mut tail, mut files) = (0, 0);
+            let (mut tail, mut files, mut sections) = (0, 0, 0);
             let mut end = 0;
             for judged in run {
                 tail += judged.tail_bytes;
                 files += judged.file_bytes;
-                if end > 0 && (tail > self.policy.job_bytes || files > self.policy.fold_bytes) {
+                sections += judged.group.parts.len();
+                let fits = tail <= self.policy.job_bytes
+                    && files <= self.policy.fold_bytes
+                    && sections <= self.policy.job_sections;
+                if end > 0 && !fits {
                     break;
                 }
                 end += 1;

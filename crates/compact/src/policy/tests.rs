@@ -130,6 +130,7 @@ fn policy() -> Policy {
         tail_sections: 4,
         fan_in: 3,
         job_bytes: 2500,
+        job_sections: 100,
         full_rows: 1000,
         mutations: 2,
         fold_bytes: 2000,
@@ -180,6 +181,25 @@ fn a_job_is_bounded_and_begins_with_the_oldest() {
     // One that is larger than a job goes alone.
     let grown = Grown::new().section(9000, &[(1, 10)]).section(1, &[(1, 10)]);
     assert_eq!(grown.job(&policy(), Urgency::Usual).unwrap().parts, [part(1, 1)]);
+}
+
+#[test]
+fn a_long_tail_of_small_sections_is_taken_a_piece_at_a_time() {
+    let policy = Policy { job_sections: 6, ..policy() };
+    let long = (0..9).fold(Grown::new(), |g, _| g.section(1, &[(1, 1)]));
+    let parts = |grown: &Grown, urgency| -> Vec<Vec<SectionPart>> {
+        grown.jobs(&policy, urgency).into_iter().map(|job| job.parts).collect()
+    };
+    let oldest: Vec<SectionPart> = (1..=6).map(|seq| part(seq, 1)).collect();
+    assert_eq!(parts(&long, Urgency::Usual), std::slice::from_ref(&oldest));
+    assert_eq!(parts(&long, ALL), [oldest]);
+    // A section of many partitions is read once for all of them.
+    let spread = (0..5).fold(Grown::new(), |g, _| g.section(2, &[(1, 1), (2, 1), (3, 1)]));
+    assert_eq!(parts(&spread, ALL).len(), 3);
+    // Two partitions of five sections each are too many for one commit, and neither is cut.
+    let apart = (0..10).fold(Grown::new(), |g, n| g.section(1, &[(n % 2, 1)]));
+    let taken = parts(&apart, ALL);
+    assert_eq!(taken.iter().map(Vec::len).collect::<Vec<_>>(), [5]);
 }
 
 #[test]

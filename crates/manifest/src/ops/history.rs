@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tandem_format::{PendingMutation, Pin, TableImage};
 use tandem_types::{Error, Result, Seq, TableId, check_name};
 
-use super::{file_hash, mutation_hash, removed_hash, table_hash, tail_hash};
+use super::{file_hash, mutation_hash, removed_hash, tail_hash};
 use crate::state::{Manifest, PartitionOrd, RemovedObject};
 use crate::table::{FileState, Table, TailSection};
 
@@ -34,8 +34,8 @@ impl Manifest {
         state.changed = at;
         state.restored = at;
         self.names.insert(state.name.clone(), id);
-        self.add_hash(table_hash(&state));
         let mut table = Table::new(state);
+        self.add_hash(table.hash);
         self.bring_back_data(at, id, &mut table, image)?;
         self.note_brought_back(at, image);
         self.tables.insert(id, table);

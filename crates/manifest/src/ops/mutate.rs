@@ -32,7 +32,7 @@ impl Manifest {
         // It may have nothing to act on.
         self.retire_mutations(at.seq, &mut table);
         self.tables.insert(id, table);
-        self.change_table(at.seq, id, |_| Ok(()))
+        self.touch_table(at.seq, id)
     }
 
     pub(super) fn drop_partitions(&mut self, at: Seq, id: TableId, partitions: &[Partition]) -> Result<()> {
@@ -57,7 +57,7 @@ impl Manifest {
         }
         self.retire_mutations(at, &mut table);
         self.tables.insert(id, table);
-        self.change_table(at, id, |_| Ok(()))
+        self.touch_table(at, id)
     }
 
     /// Forgets the mutations that no row is left to go through.

@@ -181,6 +181,17 @@ fn more_than_memory_holds_is_read_in_shares() {
 }
 
 #[test]
+fn a_long_tail_is_taken_a_piece_at_a_time_where_it_does_not_touch() {
+    let policy = super::Policy { job_sections: 3, ..super::policy() };
+    let apart = (0..8).fold(Keyed::new(), |table, n| table.rows(1, n * 10, n * 10 + 5));
+    let taken: Vec<usize> = apart.0.jobs(&policy, ALL).iter().map(|job| job.parts.len()).collect();
+    assert_eq!(taken, [3]);
+    let touching = (0..8).fold(Keyed::new(), |table, n| table.rows(1, n * 10, n * 10 + 15));
+    let taken: Vec<usize> = touching.0.jobs(&policy, ALL).iter().map(|job| job.parts.len()).collect();
+    assert_eq!(taken, [8], "what touches goes together");
+}
+
+#[test]
 fn the_newest_rows_are_kept_apart_where_rows_come_late() {
     let steady = Keyed::new().rows(60, 0, 1000).rows(60, 990, 2000).rows(60, 1985, 3000);
     assert_eq!(steady.jobs(Urgency::Usual)[0].cuts, [3000 - 2 * 15]);
