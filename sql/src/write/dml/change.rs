@@ -7,7 +7,7 @@ use tandem_manifest::{MutateDraft, Step};
 use tandem_types::{Error, ErrorKind, Result, TableName};
 
 use super::analyse::{Analysed, simplified};
-use super::check::Check;
+use super::check::{Check, computes};
 use super::evaluate::{Lookup, count_rows, lookup};
 use super::hull::{Hull, hull, is_empty};
 use super::subquery::resolve;
@@ -30,6 +30,15 @@ pub(super) enum Change {
 }
 
 impl Change {
+    /// Whether the log works out which rows it acts on with numbers.
+    fn selects_by_arithmetic(&self) -> bool {
+        match self {
+            Self::Logged { draft: MutateDraft::Delete { predicate }, .. }
+            | Self::Logged { draft: MutateDraft::Update { predicate, .. }, .. } => computes(predicate),
+            _ => false,
+        }
+    }
+
     /// Its step, unless rows go with it.
     pub(super) fn step_without_rows(&self, planned: &PlannedDml) -> Option<Step> {
         match self {
@@ -77,7 +86,10 @@ pub(super) async fn work_out(mut analysed: Analysed, view: &View) -> Result<Work
             Ok(rows) => rows,
             Err(error) => return Err(blamed(&analysed, view, error).await),
         };
-        return Ok(WorkedOut { change: Some(change), reads, rows, countable: !looks_at_clock(&predicate)? });
+        // Which rows a predicate with arithmetic meets is the log's to say: the count that was asked here wraps around
+        // where the log has null.
+        let countable = !looks_at_clock(&predicate)? && !change.selects_by_arithmetic();
+        return Ok(WorkedOut { change: Some(change), reads, rows, countable });
     }
     let found = match lookup(&analysed, view).await {
         Ok(found) => found,

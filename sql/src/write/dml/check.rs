@@ -94,7 +94,7 @@ fn unguarded(value: &Logged) -> &Logged {
 }
 
 /// Whether there is arithmetic in it.
-fn computes(expr: &Logged) -> bool {
+pub(super) fn computes(expr: &Logged) -> bool {
     let here = match expr {
         Logged::Binary { op, .. } => {
             matches!(
