@@ -100,7 +100,7 @@ class Node:
         self.log = self.directory / f"log-{self._starts}.txt"
         command = [
             binary(), "serve", "--store", self.store, "--flight", f"{self.listen}:0", "--http", "127.0.0.1:0",
-            "--ready-file", str(self._ready_file), *self.options,
+            "--ready-file", str(self._ready_file), *(() if "--pg" in self.options else ("--pg", "127.0.0.1:0")), *self.options,
         ]  # fmt: skip
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(

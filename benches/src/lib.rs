@@ -10,4 +10,5 @@
 
 pub mod contention;
 pub mod cpu;
+pub mod lines;
 mod random;

@@ -1,4 +1,4 @@
-//! Tickets for changes: `{"changes":{"table":"s.t","from_seq":N,"to_seq":N|null,"images":"none|after|both"}}`.
+//! Tickets for changes: `{"changes":{"table":"s.t"|null,"from_seq":N,"to_seq":N|null,"images":"none|after|both"}}`.
 //!
 //! Each batch says where a reader could go on: `app_metadata` is `{"next_seq":N}`. A batch that is sent in pieces says it
 //! with the last one; the pieces before repeat what was said before.
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use serde::Deserialize;
-use tandem_sql::{ChangeBatch, ChangesRequest, Images};
+use tandem_sql::{ChangeBatch, ChangesRequest, EveryRequest, Images};
 use tandem_types::{Error, Result, Seq};
 
 use crate::encode::{Tagged, encode_tagged};
@@ -46,19 +46,17 @@ impl State {
     /// The changes that a JSON ticket asks for; `None` if it is about something else.
     pub async fn read_changes(&self, caller: &Caller, ticket: &[u8]) -> Result<Option<Reply<DataStream>>> {
         let Some(changes) = parse(ticket)? else { return Ok(None) };
-        let Some(table) = &changes.table else {
-            return Err(Error::unsupported(
-                "the changes of all tables in one stream are not supported: open one for each table",
-            ));
-        };
-        let table = caller.table_name(&name_parts(table)?)?;
         let images = changes.images.as_deref().map_or(Ok(Images::default()), Images::parse)?;
-        let request =
-            ChangesRequest { table, from: Seq(changes.from_seq), to: changes.to_seq.map(Seq), images };
-        let first = request.from;
-        let running = caller.session.changes(request).await?;
+        let (from, to) = (Seq(changes.from_seq), changes.to_seq.map(Seq));
+        let running = match &changes.table {
+            Some(table) => {
+                let table = caller.table_name(&name_parts(table)?)?;
+                caller.session.changes(ChangesRequest { table, from, to, images }).await?
+            }
+            None => caller.session.changes_of_all(EveryRequest { from, to, images }).await?,
+        };
         let batches = until_stopped(running.stream, self.stopping.subscribe());
-        let mut said = first.max(Seq(1));
+        let mut said = from.max(Seq(1));
         let batches = batches.map(move |batch| {
             let ChangeBatch { rows, next_seq } = batch?;
             let before = std::mem::replace(&mut said, next_seq);

@@ -10,7 +10,7 @@ use arrow_flight::FlightData;
 use arrow_ipc::convert::fb_to_schema;
 use arrow_ipc::reader::{read_dictionary, read_record_batch};
 use arrow_ipc::root_as_message;
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, Schema, SchemaRef};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use tandem_segment::Limits;
@@ -70,7 +70,7 @@ impl Decoder {
             return Ok(None);
         }
         let schema = self.schema.clone().ok_or_else(|| Error::invalid("rows come before their schema"))?;
-        let body = Buffer::from(data.data_body.clone());
+        let body = aligned(&data.data_body, &schema);
         if kind == MessageKind::Dictionary {
             let dictionary = message.header_as_dictionary_batch().ok_or_else(|| broken(&"no dictionary"))?;
             read_dictionary(&body, dictionary, &schema, &mut self.dictionaries, &message.version())
@@ -82,6 +82,14 @@ impl Decoder {
             .map(Some)
             .map_err(|e| broken(&e))
     }
+}
+
+/// A message's body for the reader of its rows, which aligns what is not aligned, all but the offsets of unions.
+fn aligned(body: &Bytes, schema: &Schema) -> Buffer {
+    let whole = body.as_ptr().align_offset(align_of::<i64>()) == 0;
+    let has_unions =
+        || schema.flattened_fields().iter().any(|f| matches!(f.data_type(), DataType::Union(..)));
+    if !whole && has_unions() { Buffer::from_slice_ref(body) } else { Buffer::from(body.clone()) }
 }
 
 /// A batch and what the client said about it.
@@ -152,9 +160,11 @@ impl BatchReader {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::Int32Array;
+    use arrow::array::{AsArray, Int32Array, UnionArray};
+    use arrow::datatypes::Int32Type;
     use arrow_flight::FlightDescriptor;
     use arrow_flight::utils::batches_to_flight_data;
+    use arrow_schema::{Field, UnionFields};
     use futures::executor::block_on;
     use tandem_types::ErrorKind;
 
@@ -182,6 +192,24 @@ mod tests {
         let error = block_on(reader(input).collect(4)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Overloaded);
         assert_eq!(block_on(reader(vec![bare]).collect(4)).unwrap(), None);
+    }
+
+    /// As gRPC hands bodies on: at any address.
+    #[test]
+    fn unions_are_read_wherever_their_bytes_lie() {
+        let fields = UnionFields::from_fields(vec![Field::new("i", DataType::Int32, true)]);
+        let values: ArrayRef = Arc::new(Int32Array::from(vec![7, 8]));
+        let column =
+            UnionArray::try_new(fields, vec![0, 0].into(), Some(vec![0, 1].into()), vec![values]).unwrap();
+        let sent = RecordBatch::try_from_iter([("0", Arc::new(column) as ArrayRef)]).unwrap();
+        for shift in 0..16 {
+            let mut input = messages(vec![sent.clone()]);
+            let moved = [&vec![0; shift][..], &input[1].data_body].concat();
+            input[1].data_body = Bytes::from(moved).slice(shift..);
+            let read = block_on(reader(input).collect(1000)).unwrap().unwrap();
+            let ints = read.column(0).as_union().child(0).as_primitive::<Int32Type>();
+            assert_eq!(ints.values(), &[7, 8], "{shift}");
+        }
     }
 
     #[test]

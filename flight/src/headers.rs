@@ -1,4 +1,4 @@
-//! Request headers that begin with `tandem-`. All others are somebody else's and ignored.
+//! Request headers that begin with `tandem-`. Of the others, only the deadline and the client's name are looked at.
 
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ const KNOWN: &str = "tandem-token, tandem-ack, tandem-ack-timeout, tandem-min-se
 
 /// Kept back from a request's deadline, at most: an answer that leaves at the deadline arrives after it.
 const WAY_BACK: Duration = Duration::from_millis(100);
+
+/// How the library names itself under which the JDBC driver runs.
+const JAVA: &str = "grpc-java";
 
 /// What a request's headers ask for. What they do not say is for the session to decide.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +36,8 @@ pub(crate) struct RequestOptions {
     pub schema: Option<SchemaPolicy>,
     /// Compression of the record batches sent.
     pub compression: Option<CompressionType>,
+    /// Whether the client binds all timestamps as milliseconds, as the JDBC driver does, whatever unit a parameter has.
+    pub binds_milliseconds: bool,
 }
 
 impl RequestOptions {
@@ -45,6 +50,10 @@ impl RequestOptions {
             };
             if name == "grpc-timeout" {
                 options.deadline = metadata.get(name).and_then(|v| grpc_timeout(v.to_str().ok()?));
+            }
+            if name == "user-agent" {
+                let agent = metadata.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+                options.binds_milliseconds = agent.contains(JAVA);
             }
             if !name.starts_with("tandem-") {
                 continue;
@@ -143,6 +152,7 @@ mod tests {
         assert_eq!(options.schema, Some(SchemaPolicy::Add));
         assert_eq!(options.compression, Some(CompressionType::LZ4_FRAME));
         assert_eq!(parse(&[("tandem-types", "plain")]).unwrap(), RequestOptions::default());
+        assert!(parse(&[("user-agent", "grpc-java-netty/1.71.0")]).unwrap().binds_milliseconds);
     }
 
     #[test]

@@ -23,14 +23,16 @@ pub(crate) fn catalog_list(
     snapshot: &Arc<Manifest>,
     own: Option<Arc<OwnRows>>,
 ) -> Arc<dyn CatalogProviderList> {
+    let context = Arc::new(ScanContext::within(engine, own));
     let catalog = Catalog {
         system: system_tables(
             Arc::clone(engine.database()),
             Arc::clone(engine.registry()),
             Arc::clone(snapshot),
             engine.io().clone(),
+            Arc::clone(&context),
         ),
-        context: Arc::new(ScanContext::within(engine, own)),
+        context,
         snapshot: Arc::clone(snapshot),
     };
     Arc::new(Catalogs(Arc::new(catalog)))

@@ -55,7 +55,7 @@ mod write;
 mod tests;
 
 pub use as_of::{AsOf, show_time};
-pub use changes::{ChangeBatch, ChangesRequest, Images, RunningChanges};
+pub use changes::{ChangeBatch, ChangesRequest, EveryRequest, Images, RunningChanges};
 pub use collected::{CollectRequest, Collected, StoredObject, StoredShare};
 pub use database::{
     AppendRequest, CreateTable, Database, Dropped, NodeRow, NodeSetting, Promoted, Promotion, Receipt,

@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
-use tandem_manifest::{Manifest, Step, Table};
+use tandem_manifest::{Manifest, Step, Table, rejected_table};
 use tandem_types::{Error, Partition, Result, Seq, TableName};
 
 use crate::database::Database;
@@ -110,7 +110,9 @@ impl RestorePlan {
         for schema in then.schemas().filter(|schema| !now.has_schema(schema)) {
             plan.create_schema(schema);
         }
-        for present in now.named_tables() {
+        // What was rejected stays told.
+        let restored = |table: &&Table| *table.name() != rejected_table();
+        for present in now.named_tables().filter(restored) {
             match then.table(present.id()) {
                 None => plan.drop(present),
                 // Its name may be another table's, which may want it before this one gives it away.
@@ -120,7 +122,7 @@ impl RestorePlan {
                 Some(_) => {}
             }
         }
-        for past in then.named_tables() {
+        for past in then.named_tables().filter(restored) {
             let present = now.table(past.id());
             if present.is_none_or(|present| differs(present, past, then)) {
                 plan.bring_back(then, present, past, None);

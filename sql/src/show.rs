@@ -97,8 +97,10 @@ fn tables(snapshot: &Manifest, schema: Option<&str>, like: Option<&str>) -> Resu
             return Err(Error::not_found(format!("schema {schema} does not exist")));
         }
     }
-    let shown =
-        snapshot.named_tables().map(Table::name).filter(|name| schema.is_none_or(|s| s == name.schema));
+    let shown = snapshot.named_tables().map(Table::name).filter(|name| match schema {
+        Some(schema) => name.schema == schema,
+        None => !READ_ONLY_SCHEMAS.contains(&name.schema.as_str()),
+    });
     let shown: Vec<Vec<String>> =
         shown.map(|name| vec![text(&name.schema), text(&name.table), text("BASE TABLE")]).collect();
     let tail = format!("{} ORDER BY table_schema, table_name", like_clause("table_name", like));

@@ -8,6 +8,7 @@ import decimal
 import gzip
 import http.client
 import json
+import socket
 
 import numpy as np
 import pandas as pd
@@ -170,8 +171,8 @@ def test_one_request_is_one_commit_over_all_tables(node):
 
 def test_errors_are_told_in_each_family_s_shape(node):
     bad = "shape v=1i 1\nshape v=oops 2\n"
-    for path in ["/write", "/write?db=x", "/api/v2/write?bucket=b", "/api/v3/write_lp?db=x&accept_partial=false"]:
-        answer = post(node, path, bad)
+    for path in ["/write", "/write?db=x", "/api/v2/write?bucket=b", "/api/v3/write_lp?db=x"]:
+        answer = post(node, path + ("" if path == "/write" else "&accept_partial=false"), bad)
         assert answer.status == 400
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["transfer-encoding"] == "chunked"
@@ -192,6 +193,20 @@ def test_good_lines_are_kept_where_the_protocol_says_so(node):
     assert [line["line_number"] for line in body["data"]] == [2, 3]
     assert body["data"][0]["original_line"] == "part v=oops 2"
     assert node.sql("SELECT v FROM part ORDER BY v") == [(1,), (4,)]
+
+
+def test_older_versions_of_influxdb_keep_good_lines_too(node):
+    lines = "older{} v=1i 1\nolder{} v=oops 2\nolder{} v=1.5 3\nolder{} v=4i 4\n"
+    for version, path in [(1, "/write?db=x"), (2, "/api/v2/write?bucket=b")]:
+        answer = post(node, path, lines.replace("{}", str(version)))
+        body = answer.json()
+        told = body["error" if version == 1 else "message"]
+        assert answer.status == 400 and answer.seq is not None
+        assert told.startswith("partial write: line 2, byte 10") and "; line 3, " in told and told.endswith(" dropped=2")
+        assert [line["line_number"] for line in body["data"]] == [2, 3]
+        assert node.sql(f"SELECT v FROM older{version} ORDER BY v") == [(1,), (4,)]
+    assert post(node, "/api/v2/write?bucket=b&accept_partial=false", "older2 v=5i 5\nolder2 v=x 6\n").status == 400
+    assert node.sql("SELECT max(v) FROM older2") == [(4,)]
 
 
 def test_precisions(node):
@@ -271,6 +286,165 @@ def test_a_body_that_is_sent_again_commits_once_where_the_tables_say_so(node):
     assert send(both, 4, user_agent="somebody else") == [None, "true"]
     assert send("again1,host=a v=2i\n", 6) == [None, None], "two events, each when it came"
     assert send("again1 v=3i 1\nplain v=3i 1\n", 10) == [None, None], "one table keeps all"
+
+
+def test_a_body_that_is_sent_again_commits_once_in_tables_that_lines_make(own_node):
+    def twice(table, lines, path="/write", **headers):
+        body = "".join(f"{table} {line}\n" for line in lines)
+        answers = [post(own_node, path, body, **headers) for _ in range(2)]
+        assert [answer.status for answer in answers] == [204, 204], answers[0].text
+        return own_node.sql(f"SELECT count(*) FROM {table}")[0][0]
+
+    assert twice("made", ["v=1i 1", "v=2i 2"]) == 2, "the first request, which makes the table, too"
+    assert twice("made", ["v=1i 1", "v=2i 2"], user_agent="other") == 4, "another client's are others"
+    assert twice("made", ["v=1i 1", "v=2i"]) == 8, "a line without a timestamp of its own"
+    assert twice("made", ["v=9i 1"], path="/api/v2/write?bucket=b", content_encoding="identity") == 9
+    assert twice("kept", ["v=1i 1"], path="/write?dedup_window=off") == 2
+    post(own_node, "/write", "mixed,t=a v=1i 1\n")
+    own_node.sql("CREATE TABLE keyed (ts TIMESTAMP, host VARCHAR, v BIGINT, PRIMARY KEY (ts, host))")
+    both = "mixed,t=a v=2i 2\nkeyed,host=a v=1i 2\n"
+    assert [post(own_node, "/write", both).headers["tandem-duplicate"] for _ in range(2)] == [None, "true"]
+    # Lines that were refused the first time are not taken for written the second time.
+    own_node.sql("CREATE TABLE wide (timestamp TIMESTAMP, v INT) WITH (dedup_window = '10m')")
+    partial = "wide v=1i 1\nwide v=1.5 2\n"
+    assert post(own_node, "/api/v2/write", partial).status == 400
+    own_node.sql("ALTER TABLE wide ALTER COLUMN v TYPE DOUBLE")
+    again = post(own_node, "/api/v2/write", partial)
+    assert (again.status, again.headers["tandem-duplicate"]) == (204, None)
+    assert own_node.sql("SELECT max(v) FROM wide") == [(1.5,)]
+    # Of statements, two are two.
+    for _ in range(2):
+        own_node.sql("INSERT INTO mixed (timestamp, t, v) VALUES ('2024-01-01', 'sql', 7)")
+    assert own_node.sql("SELECT count(*) FROM mixed WHERE t = 'sql'") == [(2,)]
+    own_node.sql("ALTER DATABASE SET (line_dedup_window = off)")
+    assert twice("later", ["v=1i 1"]) == 2
+    assert own_node.sql("SELECT table_name FROM system.tables WHERE options LIKE '%dedup%' ORDER BY 1") == [
+        ("made",), ("mixed",), ("wide",)
+    ]  # fmt: skip
+
+
+def test_tags_and_time_are_the_key_where_that_is_asked_for(node):
+    def send(body, path="/api/v2/write?bucket=b&keys=tags", expect=204):
+        answer = post(node, path, body)
+        assert answer.status == expect, answer.text
+        return answer
+
+    send("series,host=a,dc=x cpu=1,mem=1i 5\nseries,host=b cpu=2 5\nseries cpu=3 5\n")
+    send("series,dc=x,host=a cpu=7 5\nseries cpu=8 5\nseries,host=b disk=1i 5\n")
+    rows = node.sql("SELECT host, dc, cpu, mem, disk FROM series ORDER BY cpu")
+    assert rows == [("b", "", 2.0, None, 1), ("a", "x", 7.0, 1, None), ("", "", 8.0, None, None)]
+    [[key, options]] = node.sql("SELECT primary_key, options FROM system.tables WHERE table_name = 'series'")
+    assert [name.strip(' "') for name in key.split(",")] == ["host", "dc", "timestamp"] and "merge" in options
+    node.sql("OPTIMIZE TABLE series")
+    assert node.sql("SELECT host, dc, cpu, mem, disk FROM series ORDER BY cpu") == rows
+    # A key cannot grow: a new tag would make one row of two.
+    told = send("series,host=a,rack=r cpu=9 5\nseries,host=c cpu=4 5\n", expect=400).json()
+    assert 'line 1, byte 15, table "series", column "rack"' in told["message"] and "primary key" in told["message"]
+    assert node.sql("SELECT count(*) FROM series WHERE host = 'c'") == [(1,)], "the others are written"
+    # Who does not ask for it has to name the whole key.
+    told = send("series,host=d cpu=1 5\n", path="/write", expect=400).json()
+    assert 'column "dc"' in told["message"] and "NOT NULL" in told["message"]
+    assert send("untagged v=1i 5\nuntagged v=2i 5\n") and node.sql("SELECT v FROM untagged") == [(2,)]
+    # A table that is there stays as it is.
+    send("plainly,host=a v=1i 5\n", path="/write")
+    send("plainly,host=a v=2i 5\n")
+    assert node.sql("SELECT count(*) FROM plainly") == [(2,)]
+
+
+def test_requests_and_the_database_say_how_tables_are_made(own_node):
+    def options(table):
+        found = own_node.sql(f"SELECT partition_by, options FROM system.tables WHERE table_name = '{table}'")
+        return " ".join(map(str, found[0]))
+
+    assert post(own_node, "/write?partition_by=HOUR&ttl=30d&dedup_window=1m&db=x", "one v=1i 1\n").status == 204
+    assert all(word in options("one").lower() for word in ("hour", "ttl", "30d", "1m")), options("one")
+    assert post(own_node, "/write?partition_by=fortnight", "none v=1i 1\n").status == 400
+    own_node.sql("ALTER DATABASE SET (line_partition_by = month, line_ttl = '90d', line_keys = tags)")
+    assert post(own_node, "/write", "two,a=x v=1i 1\n").status == 204
+    assert all(word in options("two").lower() for word in ("month", "90d", "merge")), options("two")
+    assert post(own_node, "/write?keys=none&ttl=off", "three,a=x v=1i 1\n").status == 204
+    assert "month" in options("three").lower() and "ttl" not in options("three") and "merge" not in options("three")
+    with pytest.raises(Exception, match="line_keys"):
+        own_node.sql("ALTER DATABASE SET (line_keys = fields)")
+    # What lines may make: the request says it, else the table, else the database.
+    own_node.sql("ALTER DATABASE SET (line_schema = add)")
+    for body, status, headers in [
+        ("four v=1i 1\n", 400, {}), ("four v=1i 1\n", 204, {"tandem_schema": "create"}), ("four w=1i 1\n", 204, {})
+    ]:  # fmt: skip
+        assert post(own_node, "/write", body, **headers).status == status, body
+    own_node.sql("ALTER TABLE four SET (schema = 'strict')")
+    partly = post(own_node, "/api/v2/write", "four x=1i 2\nfour v=3i 3\n")
+    assert partly.status == 400 and 'column "x"' in partly.json()["message"]
+    assert own_node.sql("SELECT max(v) FROM four") == [(3,)]
+    assert post(own_node, "/write", "four x=1i 2\n", tandem_schema="add").status == 204
+
+
+def test_values_of_a_wrong_type_are_kept_aside_where_the_table_says_so(own_node):
+    assert own_node.sql("SELECT * FROM system.rejected") == []
+    empty = own_node.table("SELECT * FROM system.rejected").schema
+    assert post(own_node, "/write?on_type_conflict=divert", "aside,t=a v=1i 1\n").status == 204
+    before = own_node.sql("SELECT max(created_seq) FROM system.tables")[0][0]
+    body = 'aside,t=b v="te xt" 2\naside,t=c v=3i 3\nbeside v=1i 4\naside v=1.5 5\n'
+    answer = post(own_node, "/write", body, user_agent="me/1")
+    assert (answer.status, answer.text) == (204, "")
+    assert own_node.sql("SELECT v FROM aside ORDER BY v") == [(1,), (3,)]
+    kept = "SELECT table_name, column_name, expected, got, line, client FROM system.rejected ORDER BY line"
+    expected = [
+        ("aside", "v", "Int64", "a string", 'aside,t=b v="te xt" 2', "me/1"),
+        ("aside", "v", "Int64", "a float", "aside v=1.5 5", "me/1"),
+    ]
+    assert sorted(own_node.sql(kept)) == sorted(expected)
+    assert own_node.sql(f"SELECT count(*) FROM system.rejected WHERE seq <= {answer.seq} AND time > now() - INTERVAL '1 hour'") == [(2,)]
+    assert own_node.table("SELECT * FROM system.rejected").schema == empty
+    # One commit with the rows that stand.
+    assert own_node.sql("SELECT created_seq FROM system.tables WHERE table_name = 'rejected'") == [(answer.seq,)]
+    assert own_node.sql(f"SELECT count(*) FROM system.rejected VERSION AS OF {answer.seq}") == [(2,)]
+    assert own_node.sql(f"SELECT count(*) FROM system.rejected VERSION AS OF {before}") == [(0,)]
+    # What is no line, and what another table refuses, is refused; with it, where all stand or fall, the rest.
+    assert post(own_node, "/write", 'aside v="x" 6\naside v=oops 7\n').status == 400
+    assert post(own_node, "/write", 'aside v="x" 6\nbeside v="x" 7\n').status == 400
+    assert own_node.sql("SELECT count(*) FROM system.rejected") == [(2,)]
+    assert post(own_node, "/write", 'aside v="x" 6\n').status == 204, "aside alone"
+    # Nobody else writes it.
+    for statement in [
+        "INSERT INTO system.rejected (line, time) VALUES ('x', now())", "DELETE FROM system.rejected", "DROP TABLE system.rejected",
+        "UPDATE system.rejected SET line = 'x'", "TRUNCATE TABLE system.rejected", "ALTER TABLE system.rejected SET (ttl = off)",
+        "ALTER TABLE system.rejected RENAME TO mine", "ALTER TABLE aside RENAME TO system.others",
+    ]:  # fmt: skip
+        with pytest.raises(Exception, match="read-only|not supported|expected"):
+            own_node.sql(statement)
+    rows = own_node.table("SELECT * FROM system.rejected")
+    with pytest.raises(Exception, match="read-only"):
+        harness.put(own_node.flight(), ["system", "rejected"], rows.to_batches())
+    assert own_node.sql("SELECT count(*) FROM system.rejected") == [(3,)]
+    assert ("system", "rejected") in own_node.sql("SELECT table_schema, table_name FROM information_schema.tables")
+    assert not any("rejected" in row for row in own_node.sql("SHOW TABLES"))
+    own_node.restart()
+    assert own_node.sql("SELECT count(*) FROM system.rejected") == [(3,)]
+    own_node.sql("ALTER TABLE aside SET (on_type_conflict = 'reject')")
+    assert post(own_node, "/write", 'aside v="x" 6\n').status == 400
+
+
+def test_who_believes_in_a_token_that_nobody_asks_for_is_told_once(own_node):
+    for agent in ("one/1", "one/1", "two/2"):
+        assert post(own_node, "/write", "t v=1i 1\n", user_agent=agent, authorization="Token secret-of-mine").status == 204
+    log = own_node.log.read_text()
+    assert [log.count(agent) for agent in ("one/1", "two/2", "secret-of-mine")] == [1, 1, 0], own_node.log_end()
+
+
+def test_slow_and_broken_clients_cost_nobody_else(node):
+    """Bodies that never end hold their connections and nothing more, and nothing of them is written."""
+    host, port = node.ready["http"].split(":")
+    head = "POST /write HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\nslow v=1i 1\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(socket.create_connection((host, int(port)))).sendall(head.encode())
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda i: post(node, "/write", f"quick v={i}i {i + 1}\n").status, range(40)))
+    assert answers == [204] * 40
+    assert node.sql("SELECT count(*) FROM quick") == [(40,)]
+    with pytest.raises(Exception, match="slow"):
+        node.sql("SELECT * FROM slow")
 
 
 def test_rows_of_equal_key_are_one(node):
@@ -374,7 +548,9 @@ def test_tokens_as_each_client_shows_them(guarded):
     assert post(guarded, f"/write?db=x&u=me&p={WRITER}", "t v=1i 1\n").status == 204
     assert post(guarded, "/write", "t v=1i 1\n").status == 401
     assert post(guarded, "/write?p=wrong", "t v=1i 1\n").status == 401
-    assert post(guarded, "/api/v2/write", "t v=1i 1\n", authorization=f"Token {READER}").status == 403
+    forbidden = post(guarded, "/api/v2/write", "t v=1i 1\n", authorization=f"Token {READER}")
+    assert forbidden.status == 403 and forbidden.json()["code"] == "forbidden" and forbidden.json()["message"]
+    assert post(guarded, "/api/v2/write", "t v=1i 1\n", authorization="Token x").json()["code"] == "unauthorized"
     assert [ask(guarded, "GET", path).status for path in ("/ping", "/health", "/settings")] == [204, 200, 200]
     for secret in (f"token={WRITER}", f"username=me;password={WRITER}"):
         opened, questdb = sender(guarded, secret + ";")

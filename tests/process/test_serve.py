@@ -49,7 +49,7 @@ def test_bad_values_name_their_flag(tmp_path):
 def test_a_flag_outranks_a_variable_outranks_the_file(tmp_path):
     port = harness.free_port()
     config = tmp_path / "tandem.toml"
-    config.write_text(f'node-id = "from-file"\nstore = "{tmp_path}/from-file"\nflight = "127.0.0.1:{port}"\nhttp = "off"\n')
+    config.write_text(f'node-id = "from-file"\nstore = "{tmp_path}/from-file"\nflight = "127.0.0.1:{port}"\nhttp = "off"\npg = "off"\n')
     ready = tmp_path / "ready.json"
 
     def serve(*arguments, env=None):
@@ -240,13 +240,6 @@ def test_a_damaged_store_does_not_start_a_node(filled):
     last.write_bytes(content)
     done = run("serve", "--store", filled, "--flight", "127.0.0.1:0", "--http", "off", expect=4, seconds=30)
     assert last.name in done.stderr
-
-
-def test_reserved_names_say_that_they_are_not_there_yet(own_node):
-    own_node.sql("CREATE TABLE t (n BIGINT)")
-    for statement in ("ALTER TABLE t SET (on_type_conflict = 'divert')", "SELECT * FROM system.rejected"):
-        with pytest.raises(Exception, match="(?i)not supported|not found|unknown|does not exist|syntax|expected"):
-            own_node.sql(statement)
 
 
 def test_settings_live_in_the_log(own_node):

@@ -27,6 +27,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("tandem-sql", 3),
     ("tandem-node", 4),
     ("tandem-http", 5),
+    ("tandem-pg", 5),
     ("tandem-flight", 5),
     ("tandem", 6),
     ("tandem-tests", 7),
@@ -47,7 +48,7 @@ const SIDEWAYS: &[(&str, &str, &str)] = &[
 /// Libraries that only these crates may use, because all that is built on them must be rebuilt and understood
 /// with them.
 const DOORS: &[(&str, &[&str])] = &[
-    ("datafusion", &["tandem-sql", "tandem-node", "tandem-flight", "tandem"]),
+    ("datafusion", &["tandem-sql", "tandem-node", "tandem-flight", "tandem-pg", "tandem"]),
     ("parquet", &["tandem-datafile", "tandem-sql", "tandem-compact", "tandem"]),
     ("object_store", &["tandem-env", "tandem-datafile", "tandem-sql", "tandem-compact", "tandem-node"]),
     ("tonic", &["tandem-client", "tandem-flight", "tandem"]),

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use tandem_types::Result;
 
 pub use bearer::BEARER_LIFE;
-pub use listener::{Incoming, Wire};
+pub use listener::{Incoming, TlsUpgrade, Wire};
 pub use tls::{ClientTls, ServerTls};
 pub use tokens::{Grant, Right, Tokens};
 

@@ -42,6 +42,31 @@ impl std::fmt::Debug for Acceptor {
     }
 }
 
+/// TLS for protocols whose clients ask for it on a connection that begins in the clear.
+#[derive(Clone, Debug)]
+pub struct TlsUpgrade(Acceptor);
+
+impl TlsUpgrade {
+    /// `protocols` are offered by TLS, such as `postgresql`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if the certificate cannot be used.
+    pub fn new(tls: &ServerTls, protocols: &[&str]) -> Result<Self> {
+        Ok(Self(Acceptor(tls.acceptor(protocols)?)))
+    }
+
+    /// Waits for the client's handshake for as long as the caller does.
+    ///
+    /// # Errors
+    ///
+    /// What rustls says against the client.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<Wire> {
+        let Self(Acceptor(acceptor)) = self;
+        Ok(Wire::Tls(Box::new(acceptor.accept(stream).await?)))
+    }
+}
+
 /// What happened first.
 enum Event {
     Accepted(io::Result<(TcpStream, SocketAddr)>),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures::StreamExt;
 use tandem_env::Mutant;
-use tandem_format::{DATA_DIR, Floor, LOG_DIR, NODES_DIR, ROOT_DIR, SEGMENT_DIR};
+use tandem_format::{DATA_DIR, Floor, LOG_DIR, ROOT_DIR, SEGMENT_DIR};
 use tandem_log::Log;
 use tandem_manifest::Manifest;
 use tandem_types::{Error, ErrorKind, Result, Seq};
@@ -37,7 +37,7 @@ impl Collector {
             return Ok(found);
         }
         // The log's age follows whoever writes, by ten minutes a commit: a busy node whose clock is years ahead takes it along.
-        let now = store_time(log).await?;
+        let now = log.store_time().await?;
         if state.age().saturating_sub(now) > AHEAD {
             tracing::warn!(
                 ahead_s = (state.age() - now) / 1_000_000,
@@ -97,7 +97,7 @@ impl Collector {
         judge.floor_parts = parts_of(log, floor).await?;
         let grace = i64::try_from(rules.grace.as_micros()).unwrap_or(i64::MAX);
         if grace > 0 {
-            judge.young_from = Some(store_time(log).await?.saturating_sub(grace));
+            judge.young_from = Some(log.store_time().await?.saturating_sub(grace));
         }
         let mut report = Report {
             seq: state.seq(),
@@ -187,12 +187,6 @@ impl Collector {
         }
         Ok(Some(floor(lowest)))
     }
-}
-
-/// What the clock of a database's store says, in microseconds since 1970.
-pub async fn store_time(log: &Log) -> Result<i64> {
-    let path = format!("{NODES_DIR}/clock-{:016x}", log.env().chance.next_u64());
-    log.env().store.now_by_store(&path).await
 }
 
 async fn load(log: &Log, seq: Seq) -> Result<(Manifest, [u8; 32])> {

@@ -33,7 +33,7 @@ mod roots;
 mod tests;
 
 pub use aim::{Aim, Lease, aim};
-pub use collector::{Collector, store_time};
+pub use collector::Collector;
 pub use judge::{Judged, Kind, Verdict};
 pub use report::{Report, Share};
 pub use roots::Roots;

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, USER_AGENT, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use serde_json::json;
 use tandem_access::{Access, Right};
 use tandem_env::Clock;
 use tandem_types::{Error, ErrorKind, Result};
@@ -36,22 +37,31 @@ pub(crate) fn guarded(routes: Router, access: Access, clock: Arc<dyn Clock>) -> 
     routes.layer(from_fn_with_state(Guard { access, clock, told: Arc::default() }, check))
 }
 
-async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+/// By which name of the token file a request was let in.
+#[derive(Clone, Debug)]
+pub(crate) struct Named(pub String);
+
+async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     match guard.admit(request.method(), request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(named) => {
+            if let Some(named) = named {
+                request.extensions_mut().insert(named);
+            }
+            next.run(request).await
+        }
         Err(error) => {
             metrics::counter!(REFUSED, "via" => "http").increment(1);
-            refusal(&error)
+            refusal(request.uri().path(), &error)
         }
     }
 }
 
 impl Guard {
-    fn admit(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<()> {
+    fn admit(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Option<Named>> {
         let path = uri.path();
         let reading = method == Method::GET || method == Method::HEAD;
         if reading && OPEN.contains(&path) {
-            return Ok(());
+            return Ok(None);
         }
         // A header that is no text is like one that is not understood.
         let shown = headers.get_all(AUTHORIZATION).iter().map(|value| value.to_str().unwrap_or_default());
@@ -66,7 +76,8 @@ impl Guard {
         }
         let grant = self.access.admit(shown.iter().map(String::as_str), self.clock.now_micros())?;
         let right = if reading { Right::Read } else { Right::Write };
-        grant.require(right, &format!("{method} {path}"))
+        grant.require(right, &format!("{method} {path}"))?;
+        Ok(self.access.tokens.as_ref().map(|_| Named(grant.name().to_owned())))
     }
 }
 
@@ -93,14 +104,28 @@ fn as_bearer(shown: &str) -> String {
     }
 }
 
-fn refusal(error: &Error) -> Response {
-    let text = format!("{error}\n");
-    if error.kind() == ErrorKind::Forbidden {
-        return (StatusCode::FORBIDDEN, text).into_response();
+/// On the routes of InfluxDB's clients in the shape that those read: they show what it says.
+fn refusal(path: &str, error: &Error) -> Response {
+    let forbidden = error.kind() == ErrorKind::Forbidden;
+    let (status, code) = match forbidden {
+        true => (StatusCode::FORBIDDEN, "forbidden"),
+        false => (StatusCode::UNAUTHORIZED, "unauthorized"),
+    };
+    let body = match path {
+        "/api/v2/write" => Some(json!({"code": code, "message": error.message()})),
+        "/api/v3/write_lp" => Some(json!({"error": error.message()})),
+        _ => None,
+    };
+    let mut response = match body {
+        Some(body) => (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response(),
+        None => (status, format!("{error}\n")).into_response(),
+    };
+    if !forbidden {
+        // Basic as well, so that a browser asks.
+        let how = HeaderValue::from_static("Bearer realm=\"tandem\", Basic realm=\"tandem\"");
+        response.headers_mut().insert(WWW_AUTHENTICATE, how);
     }
-    // Basic as well, so that a browser asks.
-    let how = [(WWW_AUTHENTICATE, "Bearer realm=\"tandem\", Basic realm=\"tandem\"")];
-    (StatusCode::UNAUTHORIZED, how, text).into_response()
+    response
 }
 
 #[cfg(test)]
@@ -178,6 +203,34 @@ mod tests {
                 assert_eq!(headers.contains_key(WWW_AUTHENTICATE), status == 401, "{method} {path}");
             }
         }
+    }
+
+    #[test]
+    fn a_client_is_told_once_that_its_token_is_not_asked_for() {
+        let guard = Guard { access: Access::default(), clock: Arc::new(SystemClock), told: Arc::default() };
+        let headers = |agent: &str, token: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(USER_AGENT, agent.parse().unwrap());
+            if let Some(token) = token {
+                headers.insert(AUTHORIZATION, token.parse().unwrap());
+            }
+            headers
+        };
+        let told = |agent: &str, token| {
+            let uri = Uri::from_static("/write");
+            assert!(guard.admit(&Method::POST, &uri, &headers(agent, token)).unwrap().is_none());
+            guard.told.lock().unwrap().len()
+        };
+        assert_eq!(told("one", None), 0, "nobody believes in a token");
+        assert_eq!(
+            (told("one", Some(READER)), told("one", Some(WRITER)), told("one", Some("Token x"))),
+            (1, 1, 1)
+        );
+        assert_eq!(told("two", Some("Basic eDp5")), 2);
+        for i in 0..200 {
+            told(&i.to_string(), Some(READER));
+        }
+        assert_eq!(guard.told.lock().unwrap().len(), TOLD, "however many names somebody makes up");
     }
 
     #[tokio::test]

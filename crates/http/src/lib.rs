@@ -13,6 +13,7 @@
 //! It refuses to know what the numbers mean: whoever counts describes them. What becomes of lines is for whoever
 //! implements [`LineStore`].
 
+mod connections;
 mod guard;
 mod lines;
 
@@ -24,14 +25,15 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::serve::Listener;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tandem_access::{Access, Incoming, Wire};
+use tandem_access::{Access, Incoming};
 use tandem_env::{Clock, SystemClock};
 use tandem_types::{Error, Result};
 use tokio::net::TcpListener;
 
-pub use lines::{LineOptions, LineReceipt, LineStore, LineTransaction};
+use connections::HEAD_TIME;
+
+pub use lines::{LineOptions, LineReceipt, LineStore, LineTransaction, NewTables};
 
 /// Upper bounds of latency histograms, in seconds.
 const LATENCY_BUCKETS: &[f64] =
@@ -80,26 +82,8 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .with_state(probes)
         .merge(lines);
-    axum::serve(Connections(incoming), guard::guarded(routes, access, clock))
-        .with_graceful_shutdown(shutdown)
-        .await
-        .map_err(|e| Error::unavailable(format!("the HTTP service failed: {e}")))
-}
-
-/// Connections as axum wants them.
-struct Connections(Incoming);
-
-impl Listener for Connections {
-    type Io = Wire;
-    type Addr = std::net::SocketAddr;
-
-    async fn accept(&mut self) -> (Wire, Self::Addr) {
-        self.0.accept().await
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
+    connections::serve(incoming, guard::guarded(routes, access, clock), HEAD_TIME, shutdown).await;
+    Ok(())
 }
 
 async fn healthz(State(probes): State<Probes>) -> impl IntoResponse {

@@ -7,11 +7,13 @@ mod answer;
 mod body;
 mod identity;
 mod request;
+mod room;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,17 +21,14 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::routing::{get, post};
 use tandem_env::Clock;
-use tandem_lines::{Catalog, TableBatch};
+use tandem_lines::{Catalog, Diverted, TableBatch};
 use tandem_manifest::SchemaPolicy;
-use tandem_types::{Result, Seq};
-use tokio::sync::Semaphore;
+use tandem_types::{PartitionUnit, Result, Seq};
 
 use request::Family;
+use room::Room;
 
 pub(crate) use request::parameters;
-
-/// Requests with large bodies that are read at a time; the others wait.
-const LARGE_AT_ONCE: usize = 16;
 
 /// Where lines go.
 pub trait LineStore: Send + Sync {
@@ -48,7 +47,7 @@ pub trait LineStore: Send + Sync {
     fn check_writes(&self) -> Result<()>;
 }
 
-/// How one request is to be written: its `tandem-…` headers.
+/// How one request is to be written: its `tandem-…` headers, and what its address says of tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LineOptions {
     /// `tandem-token`: what was written under it before is not written again.
@@ -57,8 +56,22 @@ pub struct LineOptions {
     pub ack: Option<String>,
     /// `tandem-ack-timeout`.
     pub ack_timeout: Option<Duration>,
-    /// `tandem-schema`; without it tables and columns are made as lines name them.
+    /// `tandem-schema`; without it tables and columns are made as lines name them, unless the database or a table says
+    /// otherwise.
     pub schema: Option<SchemaPolicy>,
+    pub new_tables: NewTables,
+    /// What the client calls itself, for people.
+    pub client: String,
+}
+
+/// What a request says of the tables that it makes; of the rest, the database does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewTables {
+    /// Whether tags and timestamp are the primary key, rows of which merge.
+    pub keys: Option<bool>,
+    pub partition_by: Option<PartitionUnit>,
+    /// Table options, with values that they can have.
+    pub options: Vec<(String, String)>,
 }
 
 /// The rows of one request on their way. Dropped, nothing of it is written.
@@ -73,6 +86,21 @@ pub trait LineTransaction: Send {
     ///
     /// `SchemaConflict` or `InvalidInput` if they cannot go into their table; else as of the store.
     async fn stage(&mut self, rows: TableBatch) -> Result<()>;
+
+    /// Takes lines that are kept aside because of a value that does not go into its column: their
+    /// [rules](Catalog::rules) say so.
+    ///
+    /// # Errors
+    ///
+    /// As of the store.
+    async fn divert(&mut self, lines: Vec<Diverted>) -> Result<()>;
+
+    /// Makes sure that lines which do not fit these tables do not fit them as they are now, either.
+    ///
+    /// # Errors
+    ///
+    /// `Serialization` if one of them has changed; as of the store.
+    async fn confirm(&self, tables: &BTreeSet<String>) -> Result<()>;
 
     /// Whether [`commit`](Self::commit) wants a digest of what the client sent.
     fn wants_digest(&self) -> bool;
@@ -101,7 +129,7 @@ pub struct LineReceipt {
 struct Service {
     store: Arc<dyn LineStore>,
     clock: Arc<dyn Clock>,
-    large: Semaphore,
+    room: Room,
     /// Why the process cannot go on, if so.
     failure: Arc<dyn Fn() -> Option<String> + Send + Sync>,
 }
@@ -112,7 +140,7 @@ pub(crate) fn routes(
     clock: Arc<dyn Clock>,
     failure: Arc<dyn Fn() -> Option<String> + Send + Sync>,
 ) -> Router {
-    let service = Arc::new(Service { store, clock, large: Semaphore::new(LARGE_AT_ONCE), failure });
+    let service = Arc::new(Service { store, clock, room: Room::default(), failure });
     let write = |family: Option<Family>| post(move |state, request| write::write(state, family, request));
     Router::new()
         .route("/write", write(None))

@@ -16,6 +16,8 @@ use arrow::error::ArrowError;
 
 use crate::array::Arrays;
 use crate::decimal::rescaled;
+use crate::error::{Refusal, Types};
+use crate::number::Number;
 use crate::scan::{unescape, unescape_string};
 use crate::tags::{Tags, Texts};
 use crate::value::Value;
@@ -31,9 +33,14 @@ pub(crate) struct Column {
     pub raw: Box<[u8]>,
     /// The column that followed it in the last line.
     pub next: usize,
+    /// Whether lines may name it among their tags.
+    pub may_be_tag: bool,
     /// In the table, if it is there.
     known: Option<DataType>,
     values: Values,
+    /// Rows up to the last one with a value.
+    len: usize,
+    /// Behind its last row, none is null: most columns have no nulls, and then nothing is noted for a row.
     nulls: NullBufferBuilder,
     /// Rows that have a value.
     filled: usize,
@@ -61,17 +68,33 @@ enum Values {
 
 impl Column {
     /// For a first value of a column that the table has, or has not.
-    pub fn new(name: String, raw: Box<[u8]>, known: Option<DataType>, first: &Value<'_>) -> Self {
+    pub fn new(
+        name: String,
+        raw: Box<[u8]>,
+        known: Option<DataType>,
+        may_be_tag: bool,
+        first: &Value<'_>,
+    ) -> Self {
         let values = match &known {
             Some(data_type) => Values::of_type(data_type, first),
             None => Values::of_value(first),
         };
-        Self { name, raw, next: 0, known, values, nulls: NullBufferBuilder::new(0), filled: 0 }
+        Self {
+            name,
+            raw,
+            next: 0,
+            may_be_tag,
+            known,
+            values,
+            len: 0,
+            nulls: NullBufferBuilder::new(0),
+            filled: 0,
+        }
     }
 
     /// Rows up to the last one with a value.
     pub fn len(&self) -> usize {
-        self.nulls.len()
+        self.len
     }
 
     /// The value of row `row`; rows before it that have none become null.
@@ -79,38 +102,89 @@ impl Column {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub fn push(&mut self, row: usize, value: &Value<'_>, scratch: &mut Vec<u8>) -> Result<(), String> {
+    pub fn push(&mut self, row: usize, value: &Value<'_>, scratch: &mut Vec<u8>) -> Result<(), Box<Refusal>> {
         if matches!(value, Value::Null) {
             return Ok(());
         }
         self.pad(row);
         match self.values.push(value, scratch) {
             Ok(()) => {
-                self.nulls.append_non_null();
-                self.filled += 1;
+                self.count();
                 Ok(())
             }
             Err(Unfit::Type) => Err(self.refusal(value, "")),
             Err(Unfit::Value) => Err(self.refusal(value, ", and this one does not fit without loss")),
-            Err(Unfit::Text) => Err("the text is no UTF-8".to_owned()),
+            Err(Unfit::Text) => {
+                Err(Box::new(Refusal { message: "the text is no UTF-8".to_owned(), types: None }))
+            }
         }
     }
 
-    fn refusal(&self, value: &Value<'_>, why: &str) -> String {
-        let kind = value.kind();
-        match &self.known {
-            Some(data_type) => format!("the column is {data_type}, the line has {kind}{why}"),
-            None => format!("the lines before have {} in it, the line has {kind}{why}", self.values.kind()),
+    /// As [`push`](Self::push), if the column holds such numbers and each row before has a value; else it does nothing.
+    #[inline]
+    pub fn push_number(&mut self, row: usize, number: Number) -> bool {
+        if self.len() != row {
+            return false;
         }
+        match (&mut self.values, number) {
+            (Values::Ints(values), Number::Int(number)) => values.push(number),
+            (Values::Floats(values), Number::Float(number)) => values.push(number),
+            _ => return false,
+        }
+        self.count();
+        true
+    }
+
+    fn count(&mut self) {
+        self.len += 1;
+        self.filled += 1;
+    }
+
+    /// As [`push`](Self::push), of the text that a row before has.
+    #[inline]
+    pub fn push_key(&mut self, row: usize, key: i32) {
+        self.pad(row);
+        if let Values::Tags(tags) = &mut self.values {
+            tags.push(key);
+            self.count();
+        }
+    }
+
+    /// The key of the last row's text, in a column of tags, if a row before had the same.
+    pub fn repeated_key(&self) -> Option<i32> {
+        match &self.values {
+            Values::Tags(tags) => tags.repeated(),
+            _ => None,
+        }
+    }
+
+    fn refusal(&self, value: &Value<'_>, why: &str) -> Box<Refusal> {
+        let kind = value.kind();
+        let (message, expected) = match &self.known {
+            Some(data_type) => {
+                (format!("the column is {data_type}, the line has {kind}{why}"), data_type.to_string())
+            }
+            None => {
+                let before = self.values.kind();
+                (format!("the lines before have {before} in it, the line has {kind}{why}"), before.to_owned())
+            }
+        };
+        Box::new(Refusal { message, types: Some(Types { expected, got: kind.to_owned() }) })
     }
 
     /// Makes it as long as that.
-    pub fn pad(&mut self, rows: usize) {
-        let missing = rows.saturating_sub(self.len());
-        if missing > 0 {
-            self.nulls.append_n_nulls(missing);
-            self.values.pad(missing);
+    #[inline]
+    fn pad(&mut self, rows: usize) {
+        if rows > self.len {
+            self.append_nulls(rows - self.len);
         }
+    }
+
+    fn append_nulls(&mut self, count: usize) {
+        self.nulls.append_n_non_nulls(self.len - self.nulls.len());
+        self.nulls.append_n_nulls(count);
+        self.values.pad(count);
+        self.len += count;
     }
 
     /// Forgets the row at `rows` and what follows.
@@ -119,6 +193,7 @@ impl Column {
             // A line has one value of a column at most, and a row that is padded for it was missing before.
             self.filled -= 1;
             self.nulls.truncate(rows);
+            self.len = rows;
         }
         self.values.truncate(rows);
     }
@@ -126,6 +201,8 @@ impl Column {
     /// The rows so far as an array; `None` if no row has a value. It is empty afterwards.
     pub fn finish(&mut self, rows: usize) -> Result<Option<ArrayRef>, ArrowError> {
         self.pad(rows);
+        self.nulls.append_n_non_nulls(self.len - self.nulls.len());
+        self.len = 0;
         let nulls = std::mem::replace(&mut self.nulls, NullBufferBuilder::new(0)).build();
         let array = self.values.finish(nulls)?;
         if std::mem::take(&mut self.filled) == 0 {

@@ -18,6 +18,20 @@ pub enum LineErrorKind {
     Limit,
 }
 
+/// A line that is kept aside because of one value, where its table says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diverted {
+    pub table: String,
+    /// The column that the value does not go into.
+    pub column: String,
+    /// Its type.
+    pub expected: String,
+    /// What the line has.
+    pub got: String,
+    /// All of the line; bytes that are no text are replaced.
+    pub line: String,
+}
+
 /// A line that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineError {
@@ -80,14 +94,35 @@ pub(crate) enum Stop {
 pub(crate) struct Fault {
     pub kind: LineErrorKind,
     pub at: usize,
+    /// Further behind, if the line is known to go on to there.
+    pub until: usize,
     pub table: Option<String>,
     pub column: Option<String>,
+    /// Where a value does not go into a column.
+    pub types: Option<Types>,
     pub message: String,
+}
+
+/// Two that do not go together.
+#[derive(Debug)]
+pub(crate) struct Types {
+    /// The column's.
+    pub expected: String,
+    /// The value's.
+    pub got: String,
+}
+
+/// Why a column does not take a value.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub message: String,
+    pub types: Option<Types>,
 }
 
 impl Stop {
     pub fn bad(kind: LineErrorKind, at: usize, message: impl Into<String>) -> Self {
-        Self::Bad(Box::new(Fault { kind, at, table: None, column: None, message: message.into() }))
+        let message = message.into();
+        Self::Bad(Box::new(Fault { kind, at, until: at, table: None, column: None, types: None, message }))
     }
 
     pub fn malformed(at: usize, message: impl Into<String>) -> Self {
@@ -102,13 +137,29 @@ impl Stop {
     pub fn line_end(&self, buf: &[u8], start: usize) -> Option<usize> {
         match self {
             Self::Open => None,
-            Self::Bad(fault) => line_end(buf, fault.at.clamp(start, buf.len())),
+            Self::Bad(fault) => line_end(buf, fault.until.clamp(start, buf.len())),
         }
     }
 
     /// Whether it is about what begins there.
     pub fn is_at(&self, at: usize) -> bool {
         matches!(self, Self::Bad(fault) if fault.at == at)
+    }
+
+    /// The same, of a line that goes on to there at least.
+    pub fn until(mut self, at: usize) -> Self {
+        if let Self::Bad(fault) = &mut self {
+            fault.until = fault.until.max(at);
+        }
+        self
+    }
+
+    /// The same, because a value is of one type and its column of another.
+    pub fn of_types(mut self, types: Option<Types>) -> Self {
+        if let Self::Bad(fault) = &mut self {
+            fault.types = types;
+        }
+        self
     }
 
     /// The same, about a column.

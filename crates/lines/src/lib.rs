@@ -28,8 +28,10 @@ mod column;
 mod decimal;
 mod error;
 mod line;
+mod number;
 mod parser;
 mod scan;
+mod series;
 mod settings;
 mod table;
 mod tags;
@@ -38,6 +40,6 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use error::{LineError, LineErrorKind};
+pub use error::{Diverted, LineError, LineErrorKind};
 pub use parser::{Parser, TableBatch};
-pub use settings::{Catalog, KnownTable, Limits, Precision, Settings};
+pub use settings::{Catalog, KnownTable, Limits, Precision, Rules, Settings};

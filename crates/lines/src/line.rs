@@ -1,25 +1,58 @@
 //! One line, from its first value to its end.
 
 use crate::error::{Step, Stop};
+use crate::number::{short_number, short_timestamp};
 use crate::scan::{NUMBER, TEXT, plain_end, skip_blanks, skip_return, text_end};
 use crate::settings::Settings;
-use crate::table::{Last, Table};
+use crate::table::{Key, Last, Table};
 use crate::value::{Value, value};
 
-/// Reads what follows the table's name at `at` into a row of the table; where the next line
-/// begins, and whether this one has a timestamp.
+/// The tags of a line.
+pub(crate) enum Head<'a> {
+    /// They stand in the buffer. What they mean is wanted there.
+    New(Option<&'a mut Vec<Key>>),
+    /// They were read before.
+    Known(&'a [Key]),
+}
+
+/// A row that was read.
+pub(crate) struct Done {
+    /// Where the next line begins.
+    pub next: usize,
+    /// Whether the line has a timestamp.
+    pub stamped: bool,
+    /// Behind the last tag.
+    pub head: usize,
+    /// Whether that was wanted, and those keys are all that the tags mean.
+    pub learnt: bool,
+}
+
+/// Reads what follows at `at` into a row of the table: the tags, unless they are known, and the rest of the line.
 pub(crate) fn read_row(
     table: &mut Table,
     buf: &[u8],
     at: usize,
+    head: Head<'_>,
     settings: &Settings,
     scratch: &mut Vec<u8>,
-) -> Step<(usize, bool)> {
+) -> Step<Done> {
     table.begin();
-    let mut row = Row { table, buf, settings, scratch, last: Last::NONE, values: false };
-    let at = row.tags(at)?;
-    let at = row.fields(skip_blanks(buf, at))?;
-    row.end(at)
+    let mut row = Row { table, buf, settings, scratch, last: Last::NONE, values: false, blank_tags: false };
+    let (head, learnt) = match head {
+        Head::Known(keys) => {
+            row.table.push_keys(keys, &mut row.last);
+            row.values = true;
+            (at, false)
+        }
+        Head::New(wanted) => {
+            let end = row.tags(at)?;
+            let blank_tags = row.blank_tags;
+            (end, wanted.is_some_and(|keys| !blank_tags && row.table.keys(keys)))
+        }
+    };
+    let at = row.fields(skip_blanks(buf, head))?;
+    let (next, stamped) = row.end(at)?;
+    Ok(Done { next, stamped, head, learnt })
 }
 
 struct Row<'a> {
@@ -30,6 +63,8 @@ struct Row<'a> {
     last: Last,
     /// Whether there was a tag or a field.
     values: bool,
+    /// Whether there was a tag without a text.
+    blank_tags: bool,
 }
 
 impl Row<'_> {
@@ -46,7 +81,8 @@ impl Row<'_> {
             let raw = buf.get(from..skip_back(buf, from, end)).unwrap_or_default();
             // A tag without a text is as good as none.
             let tag = if raw.is_empty() { Value::Null } else { Value::Tag { raw, escaped } };
-            self.put(expected, at, from, &tag)?;
+            self.blank_tags |= raw.is_empty();
+            self.put(expected, at, from, &tag).map_err(|stop| behind(stop, || skip_tags(buf, end)))?;
             at = end;
         }
     }
@@ -60,9 +96,16 @@ impl Row<'_> {
         }
         loop {
             let (expected, from) = self.name(at)?;
-            let (value, end) = value(buf, from).map_err(|stop| self.about(stop, expected, at, from))?;
-            self.put(expected, at, from, &value)?;
-            at = end;
+            at = match expected.and_then(|index| self.short(index, from)) {
+                Some(end) => end,
+                None => {
+                    let (value, end) =
+                        value(buf, from).map_err(|stop| self.about(stop, expected, at, from))?;
+                    self.put(expected, at, from, &value)
+                        .map_err(|stop| behind(stop, || skip_values(buf, end)))?;
+                    end
+                }
+            };
             match buf.get(at).ok_or(Stop::Open)? {
                 b',' => at += 1,
                 b' ' | b'\n' => return Ok(at),
@@ -94,6 +137,15 @@ impl Row<'_> {
         Ok((None, Table::name_end(self.buf, at)? + 1))
     }
 
+    /// The most frequent values by far: a short number for a column of its kind. Where it ends; `None` if it is none.
+    fn short(&mut self, index: usize, from: usize) -> Option<usize> {
+        let (number, end) = short_number(self.buf, from)?;
+        self.table.push_number(index, number, &mut self.last).then(|| {
+            self.values = true;
+            end
+        })
+    }
+
     fn put(&mut self, expected: Option<usize>, name: usize, from: usize, value: &Value<'_>) -> Step<()> {
         self.values = true;
         let index = match expected {
@@ -104,6 +156,7 @@ impl Row<'_> {
                 self.table.column(raw, name, value, &self.settings.limits)?
             }
         };
+        self.table.check_tag(index, name, value)?;
         self.table.push(index, value, from, &mut self.last, self.scratch)
     }
 
@@ -123,6 +176,11 @@ impl Row<'_> {
     fn end(&mut self, at: usize) -> Step<(usize, bool)> {
         let buf = self.buf;
         let at = skip_blanks(buf, at);
+        if let Some((number, end)) = short_timestamp(buf, at) {
+            let (ticks, unit) = self.precise(number, at)?;
+            self.table.end_row(ticks, unit, at)?;
+            return Ok((end + 1, true));
+        }
         let end = plain_end(buf, at, NUMBER)?;
         let token = buf.get(at..skip_back(buf, at, end)).unwrap_or_default();
         let (ticks, unit) = match token {
@@ -153,13 +211,42 @@ impl Row<'_> {
         })?;
         match unit {
             Some(unit) => Ok((number, unit)),
-            None => self
-                .settings
-                .precision
-                .ticks(number)
-                .ok_or_else(|| Stop::malformed(at, format!("the timestamp {number} is out of range"))),
+            None => self.precise(number, at),
         }
     }
+
+    fn precise(&self, number: i64, at: usize) -> Step<(i64, arrow::datatypes::TimeUnit)> {
+        let ticks = self.settings.precision.ticks(number);
+        ticks.ok_or_else(|| Stop::malformed(at, format!("the timestamp {number} is out of range")))
+    }
+}
+
+/// The same, with the line's values read to their end: texts may have line ends in them, and what stands behind those is no
+/// line of its own.
+fn behind(stop: Stop, values: impl FnOnce() -> Step<usize>) -> Stop {
+    match (stop, values()) {
+        (Stop::Bad(fault), Ok(end)) => Stop::Bad(fault).until(end),
+        // From there on nobody can tell.
+        (Stop::Bad(fault), Err(Stop::Bad(other))) => Stop::Bad(fault).until(other.at),
+        (Stop::Open, _) | (_, Err(Stop::Open)) => Stop::Open,
+    }
+}
+
+/// Where the fields end that go on at `at`.
+fn skip_values(buf: &[u8], mut at: usize) -> Step<usize> {
+    while *buf.get(at).ok_or(Stop::Open)? == b',' {
+        at = value(buf, Table::name_end(buf, at + 1)? + 1)?.1;
+    }
+    Ok(at)
+}
+
+/// Where the fields end behind tags that go on at `at`.
+fn skip_tags(buf: &[u8], mut at: usize) -> Step<usize> {
+    while *buf.get(at).ok_or(Stop::Open)? == b',' {
+        at = text_end(buf, Table::name_end(buf, at + 1)? + 1, TEXT)?.0;
+    }
+    let (_, end) = value(buf, Table::name_end(buf, skip_blanks(buf, at))? + 1)?;
+    skip_values(buf, end)
 }
 
 /// Before a carriage return that belongs to the line's end.

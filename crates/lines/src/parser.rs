@@ -6,11 +6,12 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use tandem_types::{Error, Result, check_name};
 
-use crate::error::{LineError, LineErrorKind, Step, Stop};
-use crate::line::read_row;
+use crate::error::{Diverted, LineError, LineErrorKind, Step, Stop};
+use crate::line::{Head, read_row};
 use crate::scan::{TABLE, line_end, skip_blanks, text_end};
+use crate::series::Series;
 use crate::settings::{Catalog, Settings};
-use crate::table::{Table, name_of};
+use crate::table::{Key, Table, name_of};
 
 /// Bytes that a column's place in a row takes, about.
 const PLACE_BYTES: usize = 8;
@@ -38,6 +39,8 @@ pub struct Parser {
     pending: Vec<u8>,
     /// It is tried again once that much is there: not for each little piece.
     retry_at: usize,
+    /// It was not tried with a line end yet.
+    untried: bool,
     /// The rest of a refused line is being passed over.
     skipping: bool,
     lines: u64,
@@ -48,6 +51,10 @@ pub struct Parser {
     ready: Vec<TableBatch>,
     errors: Vec<LineError>,
     failed: u64,
+    diverted: Vec<Diverted>,
+    series: Series,
+    /// What the tags of the line that is read mean.
+    keys: Vec<Key>,
     scratch: Vec<u8>,
 }
 
@@ -62,6 +69,7 @@ impl Parser {
             current: 0,
             pending: Vec::new(),
             retry_at: 0,
+            untried: false,
             skipping: false,
             lines: 0,
             rows: 0,
@@ -70,6 +78,9 @@ impl Parser {
             ready: Vec::new(),
             errors: Vec::new(),
             failed: 0,
+            diverted: Vec::new(),
+            series: Series::default(),
+            keys: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -80,6 +91,17 @@ impl Parser {
     ///
     /// `Internal` only: what is wrong with lines is in [`errors`](Self::errors).
     pub fn feed(&mut self, piece: &[u8]) -> Result<()> {
+        let mut piece = piece;
+        // A line that the last piece cut mostly ends with the next line end: what follows need not be copied behind it.
+        if self.untried
+            && let Some(end) = line_end(piece, 0)
+        {
+            let (head, rest) = piece.split_at(end);
+            piece = rest;
+            self.untried = false;
+            self.pending.extend_from_slice(head);
+            self.read_pending()?;
+        }
         if self.pending.is_empty() {
             let used = self.read(piece)?;
             self.keep(piece.get(used..).unwrap_or_default());
@@ -116,6 +138,11 @@ impl Parser {
         std::mem::take(&mut self.ready)
     }
 
+    /// Lines that are kept aside, in order; as [`take`](Self::take), they make room.
+    pub fn take_diverted(&mut self) -> Vec<Diverted> {
+        std::mem::take(&mut self.diverted)
+    }
+
     /// The first errors.
     pub fn errors(&self) -> &[LineError] {
         &self.errors
@@ -138,6 +165,7 @@ impl Parser {
 
     fn keep(&mut self, rest: &[u8]) {
         self.pending.extend_from_slice(rest);
+        self.untried = !rest.is_empty();
         self.retry_at = self.pending.len() + self.pending.len() / 4 + 1;
     }
 
@@ -145,6 +173,7 @@ impl Parser {
         let mut buf = std::mem::take(&mut self.pending);
         let used = self.read(&buf)?;
         buf.drain(..used);
+        self.untried = !buf.is_empty() && (used > 0 || self.untried);
         self.retry_at = buf.len() + buf.len() / 4 + 1;
         self.pending = buf;
         Ok(())
@@ -180,11 +209,13 @@ impl Parser {
                     None => break,
                 };
                 self.lines += 1;
-                self.refuse(stop, at, visible);
+                if !self.divert(&stop, visible.get(at..next.unwrap_or(bound)).unwrap_or_default()) {
+                    self.refuse(stop, at, visible);
+                }
                 self.skipping = next.is_none();
-                let next = next.unwrap_or(buf.len());
-                self.held += next - at;
-                at = next;
+                // Of a line that is too long, what was looked at: where it ends may not be seen yet.
+                self.held += next.unwrap_or(bound).min(bound) - at;
+                at = next.unwrap_or(buf.len());
             }
             if self.held > self.settings.limits.batch_bytes {
                 self.cut()?;
@@ -195,6 +226,30 @@ impl Parser {
 
     fn too_long(&self, at: usize) -> Stop {
         Stop::limit(at, format!("the line is longer than {} bytes", self.settings.limits.line_bytes))
+    }
+
+    /// Keeps a line aside, if its table wants that.
+    fn divert(&mut self, stop: &Stop, line: &[u8]) -> bool {
+        let Stop::Bad(fault) = stop else { return false };
+        let (Some(table), Some(types)) = (&fault.table, &fault.types) else { return false };
+        // A table that only this line has named is forgotten by now.
+        let divert = match self.by_name.get(table).and_then(|index| self.tables.get(*index)) {
+            Some(table) => table.diverts(),
+            None => self.catalog.rules(table).divert,
+        };
+        if divert {
+            let text = String::from_utf8_lossy(line);
+            let last = text.trim_end().rsplit(' ').next().unwrap_or_default();
+            self.all_stamped &= last.trim_end_matches(['t', 'n']).parse::<i64>().is_ok();
+            self.diverted.push(Diverted {
+                table: table.clone(),
+                column: fault.column.clone().unwrap_or_default(),
+                expected: types.expected.clone(),
+                got: types.got.clone(),
+                line: text.trim_end_matches(['\r', '\n']).to_owned(),
+            });
+        }
+        divert
     }
 
     fn refuse(&mut self, stop: Stop, start: usize, buf: &[u8]) {
@@ -220,15 +275,28 @@ impl Parser {
             _ => {}
         }
         let before = self.tables.len();
-        let (index, end) = self.table(buf, at)?;
+        let known = self.series.find(buf, at).map(|found| (found.table, Head::Known(found.keys), found.end));
+        let (index, head, end) = match known {
+            Some(known) => known,
+            None => {
+                let (index, end) = self.table(buf, at)?;
+                let learn = self.series.learns();
+                (index, Head::New(learn.then_some(&mut self.keys)), end)
+            }
+        };
         let Some(table) = self.tables.get_mut(index) else { return Err(Stop::Open) };
-        match read_row(table, buf, end, &self.settings, &mut self.scratch) {
-            Ok((next, stamped)) => {
+        match read_row(table, buf, end, head, &self.settings, &mut self.scratch) {
+            Ok(row) => {
                 self.current = index;
-                self.all_stamped &= stamped;
+                self.all_stamped &= row.stamped;
                 self.rows += 1;
-                self.held += next - start + PLACE_BYTES * (table.columns() + 1);
-                Ok(next)
+                self.held += row.next - start + PLACE_BYTES * (table.columns() + 1);
+                if row.learnt
+                    && let Some(head) = buf.get(at..row.head)
+                {
+                    self.series.learn(head, index, &self.keys);
+                }
+                Ok(row.next)
             }
             Err(stop) => {
                 // What is wrong with the line as a whole is not about a table.
@@ -279,8 +347,8 @@ impl Parser {
             let message = format!("the body names more than {} tables", self.settings.limits.tables);
             return Err(Stop::limit(at, message).of_table(&name));
         }
-        let known = self.catalog.table(&name);
-        let table = Table::new(name.clone(), raw.into(), known)
+        let (known, rules) = (self.catalog.table(&name), self.catalog.rules(&name));
+        let table = Table::new(name.clone(), raw.into(), known, rules)
             .map_err(|why| Stop::bad(LineErrorKind::Conflict, at, why).of_table(&name))?;
         self.tables.push(table);
         self.by_name.insert(name, self.tables.len() - 1);
@@ -298,6 +366,7 @@ impl Parser {
     /// Makes batches of all rows that wait.
     fn cut(&mut self) -> Result<()> {
         self.held = 0;
+        self.series.clear();
         for table in &mut self.tables {
             let empty = table.rows() == 0;
             // Without rows as well: refused lines leave texts behind.

@@ -76,7 +76,8 @@ pub struct Limits {
     pub columns: usize,
     /// Tables that one body names.
     pub tables: usize,
-    /// Rows are cut into a batch when they and their places take this much, in bytes.
+    /// Rows are cut into a batch when they and their places take this much, in bytes; beside them, up to 4 MiB of series that came
+    /// again are remembered.
     pub batch_bytes: usize,
     /// Errors that are listed; more are counted only.
     pub errors: usize,
@@ -97,8 +98,27 @@ pub struct KnownTable {
     pub columns: SchemaRef,
 }
 
+/// What a table asks of lines, beside their types.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Columns of which every line has a value.
+    pub required: Vec<String>,
+    /// Its only tags: another one would make two rows of what is one to the table. `None`: any.
+    pub tags: Option<Vec<String>>,
+    /// Lines name columns that are there, and no others.
+    pub fixed: bool,
+    /// Lines with a value that does not go into its column are not refused but kept aside
+    /// ([`Parser::take_diverted`](crate::Parser::take_diverted)).
+    pub divert: bool,
+}
+
 /// Tells what exists.
 pub trait Catalog: Send + Sync {
     /// The table of that name, if there is one. Asked once a table and body.
     fn table(&self, name: &str) -> Option<KnownTable>;
+
+    /// What that table asks of lines, or will ask once they have made it. Asked once a table and body.
+    fn rules(&self, _name: &str) -> Rules {
+        Rules::default()
+    }
 }

@@ -11,8 +11,9 @@ use tandem_types::check_name;
 
 use crate::column::{Column, ticks_in, times};
 use crate::error::{LineErrorKind, Step, Stop};
+use crate::number::Number;
 use crate::scan::{NAME, text_end, unescape};
-use crate::settings::{KnownTable, Limits};
+use crate::settings::{KnownTable, Limits, Rules};
 use crate::value::Value;
 
 /// The designated timestamp of a table that has none yet.
@@ -24,6 +25,9 @@ pub(crate) struct Table {
     /// The name as lines write it.
     pub raw: Box<[u8]>,
     known: Option<KnownTable>,
+    rules: Rules,
+    /// The column behind the one that was found there the last time.
+    next_known: usize,
     /// Where row timestamps go.
     timestamp: String,
     unit: TimeUnit,
@@ -45,6 +49,9 @@ pub(crate) struct Table {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Last(Option<usize>);
 
+/// A column and what a row has in it: the key of a tag's text.
+pub(crate) type Key = (usize, i32);
+
 impl Last {
     /// Before the first value.
     pub const NONE: Self = Self(None);
@@ -54,7 +61,12 @@ impl Table {
     /// # Errors
     ///
     /// What is wrong with the table that exists.
-    pub fn new(name: String, raw: Box<[u8]>, known: Option<KnownTable>) -> Result<Self, String> {
+    pub fn new(
+        name: String,
+        raw: Box<[u8]>,
+        known: Option<KnownTable>,
+        rules: Rules,
+    ) -> Result<Self, String> {
         let designated = known.as_ref().and_then(|known| known.timestamp.clone());
         let timestamp = designated.unwrap_or_else(|| TIMESTAMP.to_owned());
         let field = known.as_ref().and_then(|known| known.columns.field_with_name(&timestamp).ok());
@@ -71,6 +83,8 @@ impl Table {
             name,
             raw,
             known,
+            rules,
+            next_known: 0,
             timestamp,
             unit,
             zone,
@@ -103,7 +117,7 @@ impl Table {
         let index = last.0.map_or(Some(self.first), |last| self.columns.get(last).map(|c| c.next))?;
         let raw = &self.columns.get(index)?.raw;
         let end = at + raw.len();
-        (buf.get(at..end)? == &**raw && buf.get(end) == Some(&b'=')).then_some((index, end + 1))
+        (buf.get(end) == Some(&b'=') && is_same(buf.get(at..end)?, raw)).then_some((index, end + 1))
     }
 
     /// Where the name at `at` ends. It is followed by `=`.
@@ -153,12 +167,51 @@ impl Table {
             let message = format!("the lines name more than {} columns of the table", limits.columns);
             return Err(Stop::limit(at, message).of_column(&name));
         }
-        let known = self.known.as_ref().and_then(|known| known.columns.field_with_name(&name).ok());
-        let known = known.map(|field| field.data_type().clone());
+        let known = self.known_type(&name);
+        if self.rules.fixed && known.is_none() {
+            let why = match &self.known {
+                Some(_) => "the table has no such column, and lines may not add one",
+                None => "the table does not exist, and lines may not make it",
+            };
+            return Err(Stop::bad(LineErrorKind::Conflict, at, why).of_column(&name));
+        }
         let index = self.columns.len();
         self.by_name.insert(name.clone(), index);
-        self.columns.push(Column::new(name, raw.into(), known, value));
+        let may_be_tag = self.rules.tags.as_ref().is_none_or(|tags| tags.contains(&name));
+        self.columns.push(Column::new(name, raw.into(), known, may_be_tag, value));
         Ok(index)
+    }
+
+    /// The type of a column of the table that exists.
+    fn known_type(&mut self, name: &str) -> Option<DataType> {
+        let fields = self.known.as_ref()?.columns.fields();
+        let is = |field: &Arc<Field>| field.name() == name;
+        // Most lines name columns in the table's order: looking for each among all takes long where there are thousands.
+        let next = fields.get(self.next_known).is_some_and(is).then_some(self.next_known);
+        let at = next.or_else(|| fields.iter().position(is))?;
+        self.next_known = at + 1;
+        fields.get(at).map(|field| field.data_type().clone())
+    }
+
+    /// Refuses a tag, named at `at`, that none of the table is.
+    pub fn check_tag(&self, index: usize, at: usize, value: &Value<'_>) -> Step<()> {
+        match self.columns.get(index) {
+            Some(column) if !column.may_be_tag && matches!(value, Value::Tag { .. }) => {
+                let why = "the tag is not in the primary key of the table, which cannot grow";
+                Err(Stop::bad(LineErrorKind::Conflict, at, why).of_column(&column.name))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The first column that the row must have a value of and has not.
+    fn lacking(&self) -> Option<&str> {
+        let row = self.times.len();
+        let has = |name: &String| {
+            let column = self.by_name.get(name).and_then(|index| self.columns.get(*index));
+            column.is_some_and(|column| column.len() > row)
+        };
+        self.rules.required.iter().find(|name| !has(name)).map(String::as_str)
     }
 
     /// The value of a column in the row that is being read. The first one counts if there are several.
@@ -170,24 +223,69 @@ impl Table {
         last: &mut Last,
         scratch: &mut Vec<u8>,
     ) -> Step<()> {
-        match last.0.and_then(|last| self.columns.get_mut(last)) {
-            Some(previous) => previous.next = index,
-            None => self.first = index,
-        }
-        *last = Last(Some(index));
+        self.follow(index, last);
         let row = self.times.len();
         let Some(column) = self.columns.get_mut(index) else { return Ok(()) };
         if column.len() > row {
             return Ok(());
         }
         self.touched.push(index);
-        column
-            .push(row, value, scratch)
-            .map_err(|why| Stop::bad(LineErrorKind::Conflict, at, why).of_column(&column.name))
+        column.push(row, value, scratch).map_err(|why| {
+            let stop = Stop::bad(LineErrorKind::Conflict, at, why.message);
+            stop.of_types(why.types).of_column(&column.name)
+        })
+    }
+
+    /// As [`push`](Self::push), of a number for a column of its kind whose rows before all have values; `false` if the column is
+    /// none, and nothing is done.
+    #[inline]
+    pub fn push_number(&mut self, index: usize, number: Number, last: &mut Last) -> bool {
+        let row = self.times.len();
+        if !self.columns.get_mut(index).is_some_and(|column| column.push_number(row, number)) {
+            return false;
+        }
+        self.touched.push(index);
+        self.follow(index, last);
+        true
+    }
+
+    /// The tags of a row, as [`keys`](Self::keys) told them of one before.
+    pub fn push_keys(&mut self, keys: &[Key], last: &mut Last) {
+        let row = self.times.len();
+        for (index, key) in keys {
+            if let Some(column) = self.columns.get_mut(*index) {
+                column.push_key(row, *key);
+                self.touched.push(*index);
+            }
+        }
+        *last = Last(keys.last().map(|(index, _)| *index));
+    }
+
+    /// What the values of the row so far mean; `false` unless each is a tag whose text came before: one of a new text cannot have
+    /// come, and may not come again.
+    pub fn keys(&self, keys: &mut Vec<Key>) -> bool {
+        keys.clear();
+        for index in &self.touched {
+            let Some(key) = self.columns.get(*index).and_then(Column::repeated_key) else { return false };
+            keys.push((*index, key));
+        }
+        true
+    }
+
+    fn follow(&mut self, index: usize, last: &mut Last) {
+        match last.0.and_then(|last| self.columns.get_mut(last)) {
+            Some(previous) => previous.next = index,
+            None => self.first = index,
+        }
+        *last = Last(Some(index));
     }
 
     /// Ends the row.
     pub fn end_row(&mut self, ticks: i64, unit: TimeUnit, at: usize) -> Step<()> {
+        if let Some(name) = self.lacking() {
+            let message = "the column is NOT NULL, and the line has no value of it";
+            return Err(Stop::bad(LineErrorKind::Conflict, at, message).of_column(name));
+        }
         let ticks = ticks_in(ticks, unit, self.unit).ok_or_else(|| {
             Stop::bad(LineErrorKind::Conflict, at, "the timestamp is beyond what the column can hold")
                 .of_column(&self.timestamp)
@@ -210,6 +308,11 @@ impl Table {
                 column.truncate(rows);
             }
         }
+    }
+
+    /// Whether lines with a value of a wrong type are kept aside.
+    pub fn diverts(&self) -> bool {
+        self.rules.divert
     }
 
     /// Whether it exists.
@@ -235,6 +338,18 @@ impl Table {
 
     pub fn timestamp(&self) -> &str {
         &self.timestamp
+    }
+}
+
+/// Whether two names are one. Most have 8 to 16 bytes, which calling a function for takes longer than comparing.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() || a.len() > 16 {
+        return a == b;
+    }
+    match (a.first_chunk::<8>(), b.first_chunk::<8>(), a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(a), Some(b), Some(c), Some(d)) => a == b && c == d,
+        _ => a.iter().zip(b).all(|(a, b)| a == b),
     }
 }
 

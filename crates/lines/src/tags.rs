@@ -56,6 +56,8 @@ impl Texts {
 #[derive(Debug, Default)]
 pub(crate) struct Tags {
     keys: Vec<i32>,
+    /// The row that the newest text was made for.
+    newest: Option<usize>,
     texts: Texts,
     index: HashTable<i32>,
     hasher: DefaultHashBuilder,
@@ -77,6 +79,7 @@ impl Tags {
     /// A text that [`find`](Self::find) does not know; it is UTF-8, its caller saw to it.
     pub fn insert(&mut self, text: &[u8]) -> i32 {
         let key = i32::try_from(self.texts.len()).unwrap_or(i32::MAX);
+        self.newest = Some(self.keys.len());
         self.texts.push(text);
         let Self { texts, index, hasher, .. } = self;
         let hash_of = |key: &i32| {
@@ -88,6 +91,12 @@ impl Tags {
 
     fn text(&self, key: i32) -> Option<&[u8]> {
         self.texts.get(usize::try_from(key).ok()?)
+    }
+
+    /// The key of the last row, unless its text is new.
+    pub fn repeated(&self) -> Option<i32> {
+        let row = self.keys.len().checked_sub(1);
+        self.keys.last().copied().filter(|_| self.newest != row)
     }
 
     pub fn push(&mut self, key: i32) {
@@ -105,6 +114,7 @@ impl Tags {
 
     pub fn finish(&mut self, nulls: Option<NullBuffer>) -> Result<ArrayRef, ArrowError> {
         self.index.clear();
+        self.newest = None;
         let keys = Int32Array::try_new(ScalarBuffer::from(std::mem::take(&mut self.keys)), nulls)?;
         let texts = self.texts.finish(None)?;
         Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, Arc::new(texts))?))

@@ -5,6 +5,7 @@ use arrow::datatypes::{TimeUnit, i256};
 use crate::array;
 use crate::decimal;
 use crate::error::{Step, Stop};
+use crate::number::{Number, short_number};
 use crate::scan::{NUMBER, plain_end, skip_return, string_end};
 
 /// What stands behind the `=` of a binary value.
@@ -65,28 +66,12 @@ pub(crate) fn value(buf: &[u8], at: usize) -> Step<(Value<'_>, usize)> {
             Ok((Value::Text { raw, escaped }, end + 1))
         }
         b'=' => binary(buf, at + 1),
-        b'-' | b'0'..=b'9' => match short_integer(buf, at) {
-            Some(found) => Ok(found),
+        b'-' | b'0'..=b'9' => match short_number(buf, at) {
+            Some((Number::Int(number), end)) => Ok((Value::Int(number), end)),
+            Some((Number::Float(number), end)) => Ok((Value::Float(number), end)),
             None => scalar(buf, at),
         },
         _ => scalar(buf, at),
-    }
-}
-
-/// The most frequent value by far: an integer of up to 18 digits with its suffix.
-fn short_integer(buf: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
-    let negative = buf.get(at) == Some(&b'-');
-    let first = at + usize::from(negative);
-    let (mut number, mut end) = (0i64, first);
-    loop {
-        match buf.get(end)? {
-            digit @ b'0'..=b'9' if end - first < 18 => number = number * 10 + i64::from(digit - b'0'),
-            b'i' if end > first && matches!(buf.get(end + 1)?, b',' | b' ' | b'\n') => {
-                return Some((Value::Int(if negative { -number } else { number }), end + 1));
-            }
-            _ => return None,
-        }
-        end += 1;
     }
 }
 

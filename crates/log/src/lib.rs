@@ -32,7 +32,8 @@ mod tests;
 use std::sync::{Arc, Mutex};
 
 use tandem_env::Env;
-use tandem_types::DatabaseId;
+use tandem_format::NODES_DIR;
+use tandem_types::{DatabaseId, Result};
 
 pub use append::{Appended, Proposal};
 pub use checkpoint::WrittenCheckpoint;
@@ -61,5 +62,11 @@ impl Log {
 
     pub fn database(&self) -> DatabaseId {
         self.database
+    }
+
+    /// What the store's clock says, in microseconds since 1970.
+    pub async fn store_time(&self) -> Result<i64> {
+        let path = format!("{NODES_DIR}/clock-{:016x}", self.env.chance.next_u64());
+        self.env.store.now_by_store(&path).await
     }
 }

@@ -19,6 +19,7 @@ mod foreign;
 mod intent;
 mod ops;
 mod rebase;
+mod rejected;
 mod settings;
 mod state;
 mod table;
@@ -35,6 +36,7 @@ pub use intent::{
     OnConflict, SchemaPolicy, SectionDraft, Step, TableSpec,
 };
 pub use rebase::{Rebased, Rejection, rebase};
+pub use rejected::{check_writable, rejected_spec, rejected_table};
 pub use settings::{DATABASE_SETTINGS, Mode, SettingDef, TABLE_OPTIONS, check_setting, check_table_option};
 pub use state::{Logged, Manifest, RemovedObject};
 pub use table::{FileState, Table, TailSection};

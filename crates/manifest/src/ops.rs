@@ -24,6 +24,7 @@ use tandem_types::{
 
 use self::closed::{check_closed, closed_hulls};
 use crate::digest::{Entry, entry_hash};
+use crate::rejected::{read_only, rejected_table};
 use crate::state::{Manifest, PartitionOrd, RemovedObject};
 use crate::table::{FileState, Table, TailSection};
 
@@ -146,11 +147,14 @@ impl Manifest {
 
     pub(super) fn check_new_name(&self, name: &TableName) -> Result<()> {
         check_name("table", &name.table)?;
-        if is_reserved_schema(&name.schema) {
-            return Err(Error::invalid(format!("schema {:?} is read-only", name.schema)));
-        }
-        if !self.schemas.contains_key(&name.schema) {
-            return Err(Error::not_found(format!("schema {:?} does not exist", name.schema)));
+        // The database's own table has no schema that could be dropped.
+        if *name != rejected_table() {
+            if is_reserved_schema(&name.schema) {
+                return Err(read_only(&name.schema));
+            }
+            if !self.schemas.contains_key(&name.schema) {
+                return Err(Error::not_found(format!("schema {:?} does not exist", name.schema)));
+            }
         }
         if self.names.contains_key(name) {
             return Err(Error::already_exists(format!("table {name} exists")));

@@ -13,6 +13,7 @@ use tandem_types::{Column, Error, Result, Seq, TableName, check_data_type, widen
 use crate::apply::Outcome;
 use crate::intent::{Change, Intent, Step};
 use crate::ops::{Position, is_reserved_schema};
+use crate::rejected::{read_only, rejected_spec};
 use crate::settings::{check_setting, check_table_option};
 use crate::state::Manifest;
 use crate::table::Table;
@@ -287,10 +288,13 @@ impl Draft {
 fn check_supported(state: &Manifest, op: &Op) -> Result<()> {
     match op {
         Op::CreateTable(new) => {
+            check_own(new)?;
             check_columns(new.def.schema.columns.len())?;
             new.def.schema.columns.iter().try_for_each(|c| check_data_type(&c.name, &c.data_type))?;
             new.def.options.iter().try_for_each(|(key, value)| check_table_option(key, Some(value)))
         }
+        // It is made as the database makes it, or not at all.
+        Op::RenameTable { to, .. } if is_reserved_schema(&to.schema) => Err(read_only(&to.schema)),
         Op::AddColumn { table, column } => {
             check_columns(state.table(*table).map_or(0, |t| t.schema().columns.len()) + 1)?;
             check_data_type(&column.name, &column.data_type)
@@ -316,6 +320,14 @@ fn check_supported(state: &Manifest, op: &Op) -> Result<()> {
         Op::Lease { holder, address, .. } => check_node(holder, address),
         _ => Ok(()),
     }
+}
+
+/// The database's own table is made as it is, whoever asks.
+fn check_own(new: &NewTable) -> Result<()> {
+    if is_reserved_schema(&new.name.schema) && new.def != rejected_spec().resolve(&new.name)? {
+        return Err(read_only(&new.name.schema));
+    }
+    Ok(())
 }
 
 /// Bounds of what a node calls itself, so that the state stays small.

@@ -111,6 +111,44 @@ pub const DATABASE_SETTINGS: &[SettingDef] = &[
         description: "at least this many of clients' tokens are told apart, however old; at most 10000000",
         check: |v| v.parse::<usize>().is_ok_and(|n| (1..=MAX_FOREIGN).contains(&n)),
     },
+    SettingDef {
+        name: "line_schema",
+        default: "create",
+        description: "what line protocol may make where neither request nor table says it: create (tables and columns), add \
+                      (columns) or strict (nothing)",
+        check: |v| matches!(v, "create" | "add" | "strict"),
+    },
+    SettingDef {
+        name: "line_keys",
+        default: "none",
+        description: "the primary key of tables that line protocol makes: tags (and the timestamp, rows of which merge) or none",
+        check: |v| matches!(v, "tags" | "none"),
+    },
+    SettingDef {
+        name: "line_partition_by",
+        default: "day",
+        description: "partitions of tables that line protocol makes",
+        check: |v| PartitionUnit::parse(v).is_some(),
+    },
+    SettingDef {
+        name: "line_ttl",
+        default: "off",
+        description: "the ttl of tables that line protocol makes",
+        check: |v| v == "off" || duration(v),
+    },
+    SettingDef {
+        name: "line_dedup_window",
+        default: "10m",
+        description: "the line_dedup_window of tables without a primary key that line protocol makes; off keeps all that is \
+                      sent",
+        check: |v| v == "off" || duration(v),
+    },
+    SettingDef {
+        name: "line_on_type_conflict",
+        default: "reject",
+        description: "the on_type_conflict of tables that line protocol makes",
+        check: |v| matches!(v, "reject" | "divert"),
+    },
 ];
 
 /// What a table's `WITH` and `ALTER TABLE SET` know, beside the parts of its definition.
@@ -140,6 +178,12 @@ pub const TABLE_OPTIONS: &[SettingDef] = &[
         check: |v| v == "off" || duration(v),
     },
     SettingDef {
+        name: "line_dedup_window",
+        default: "off",
+        description: "the same, of requests of line protocol alone, by the same client; where dedup_window does not say it",
+        check: |v| v == "off" || duration(v),
+    },
+    SettingDef {
         name: "on_duplicate",
         default: "replace",
         description: "what a row does to an earlier one of equal primary key: replace, ignore (gives way) or merge (where not \
@@ -152,10 +196,20 @@ pub const TABLE_OPTIONS: &[SettingDef] = &[
         description: "partitions older than this are dropped whole",
         check: |v| v == "off" || duration(v),
     },
+    SettingDef {
+        name: "schema",
+        default: "",
+        description: "what line protocol may do to the table's columns: add or strict (nothing); else as for the database",
+        check: |v| matches!(v, "add" | "strict"),
+    },
+    SettingDef {
+        name: "on_type_conflict",
+        default: "reject",
+        description: "what becomes of a line with a value that does not go into its column: reject, or divert to \
+                      system.rejected",
+        check: |v| matches!(v, "reject" | "divert"),
+    },
 ];
-
-/// Names that later parts of the design reserve.
-const RESERVED: &[&str] = &["schema", "on_type_conflict"];
 
 fn positive(value: &str) -> bool {
     value.parse::<u64>().is_ok_and(|n| n > 0)
@@ -189,9 +243,6 @@ pub(crate) fn history_window(value: Option<&str>) -> i64 {
 
 fn check(what: &str, known: &[SettingDef], key: &str, value: Option<&str>) -> Result<()> {
     let Some(def) = known.iter().find(|def| def.name == key) else {
-        if RESERVED.contains(&key) {
-            return Err(Error::unsupported(format!("{what} {key:?} is not supported yet")));
-        }
         let names: Vec<&str> = known.iter().map(|def| def.name).collect();
         return Err(Error::invalid(format!("unknown {what} {key:?}; known are {}", names.join(", "))));
     };

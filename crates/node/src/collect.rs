@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use tandem_collect::{Collector, Judged, Lease, Report, Rules, Share, store_time};
+use tandem_collect::{Collector, Judged, Lease, Report, Rules, Share};
 use tandem_format::{NODES_DIR, Pin, heartbeat_path};
 use tandem_manifest::{Intent, Manifest, Step};
 use tandem_sql::{CollectRequest, Collected, StoredObject, StoredShare};
@@ -91,7 +91,7 @@ impl Shared {
         // Heartbeats are looked at now and then at most, and not at all by a node that is alone.
         self.look().await?;
         // How old they are says the store, by one clock: those of nodes may be wrong.
-        let recent = store_time(&self.log).await?.saturating_sub(SILENT);
+        let recent = self.log.store_time().await?.saturating_sub(SILENT);
         let mut beating = BTreeSet::new();
         let mut objects = self.env.store.list_below(NODES_DIR);
         while let Some(found) = objects.try_next().await? {

@@ -11,7 +11,7 @@ use object_store::ObjectStore;
 use tandem_datafile::FooterCache;
 use tandem_env::within;
 use tandem_format::{CommitHeader, ForeignToken, Section, TransactionToken};
-use tandem_manifest::{Change, Manifest, SectionDraft, Step, TailSection};
+use tandem_manifest::{AppendTarget, Change, Manifest, SectionDraft, Step, TailSection, rejected_table};
 use tandem_sql::{
     ACK_TIMEOUT, Ack, AppendDigest, AppendRequest, AsOf, ClientToken, CollectRequest, Collected, Database,
     Dropped, NodeRow, NodeSetting, Promoted, Promotion, READ_DEADLINE, ReadOptions, Receipt, RowStream,
@@ -377,15 +377,32 @@ impl Shared {
         }
     }
 
-    /// The time within which all tables that are appended to take equal writes for one.
+    /// The time within which all tables that are appended to take equal writes for one. A table with a primary key that
+    /// says nothing agrees to any, for it has no row twice; and so does the database's own.
     fn content_window(&self, steps: &[Step]) -> Result<Option<Duration>> {
+        let state = self.writer.state();
         let mut shortest = None;
         for step in steps {
             let Step::Append(append) = step else { continue };
-            match (self.dedup_window(&append.name)?, shortest) {
-                (None, _) => return Ok(None),
-                (Some(window), other) => shortest = Some(other.map_or(window, |other| window.min(other))),
+            if append.name == rejected_table() {
+                continue;
             }
+            let windows = ["dedup_window", "line_dedup_window"];
+            let (keyed, window) = match (state.table_named(&append.name), &append.target) {
+                (Some(table), _) => (table.is_keyed(), windows.iter().find_map(|name| table.option(name))),
+                (None, AppendTarget::New(spec)) => {
+                    let said = |key: &&str| spec.options.iter().find(|(name, _)| name == key);
+                    let window = windows.iter().find_map(said).map(|(_, value)| value.as_str());
+                    (spec.primary_key.is_some(), window)
+                }
+                (None, AppendTarget::Existing { .. }) => (false, None),
+            };
+            let window = match window {
+                None if keyed => continue,
+                None | Some("off") => return Ok(None),
+                Some(window) => parse_duration(window)?,
+            };
+            shortest = Some(shortest.map_or(window, |other: Duration| window.min(other)));
         }
         Ok(shortest)
     }

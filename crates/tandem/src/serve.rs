@@ -18,7 +18,8 @@ use tandem_env::{Chance, Env, SystemChance, SystemClock, within};
 use tandem_flight::{FlightConfig, NodeInfo};
 use tandem_http::{Metrics, Probes};
 use tandem_node::{Node, NodeConfig};
-use tandem_types::{Error, Result};
+use tandem_pg::PgConfig;
+use tandem_types::{Error, ErrorKind, Result};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -42,9 +43,10 @@ pub async fn run(args: ServeArgs) -> Result<()> {
         .await?
         .ok_or_else(|| Error::invalid("--flight off: a node without its Flight listener serves nobody"))?;
     let http = bind("--http", &options.http, &security).await?;
+    let pg = bind_pg(options.pg.as_deref(), &security).await?;
 
     let node = open(&options, &flight, &security).await?;
-    let serving = start(&node, flight, http, metrics, &options, &security).await?;
+    let serving = start(&node, Listeners { flight, http, pg }, metrics, &options, &security).await?;
     announce(&node, &serving, &options, &security)?;
     wait_for_signal().await?;
 
@@ -63,6 +65,29 @@ pub async fn run(args: ServeArgs) -> Result<()> {
     tokio::select! {
         stopped = stop => stopped,
         second = wait_for_signal() => second,
+    }
+}
+
+/// The listeners of a node that serves.
+struct Listeners {
+    flight: Bound,
+    http: Option<Bound>,
+    pg: Option<Bound>,
+}
+
+/// Where PostgreSQL's clients look for it: a second node on the machine does without, unless it is told an address.
+const PG_ADDRESS: &str = "127.0.0.1:8812";
+
+async fn bind_pg(address: Option<&str>, security: &Security) -> Result<Option<Bound>> {
+    if let Some(address) = address {
+        return bind("--pg", address, security).await;
+    }
+    match bind("--pg", PG_ADDRESS, security).await {
+        Err(error) if error.kind() == ErrorKind::Unavailable => {
+            tracing::warn!(%error, "no listener for PostgreSQL's clients; --pg 127.0.0.1:0 picks a free port, --pg off none");
+            Ok(None)
+        }
+        bound => bound,
     }
 }
 
@@ -126,10 +151,12 @@ const HTTP_WITHIN: Duration = Duration::from_secs(2);
 struct Serving {
     flight: std::net::SocketAddr,
     http: Option<std::net::SocketAddr>,
+    pg: Option<std::net::SocketAddr>,
     ready: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     flight_service: JoinHandle<Result<()>>,
     http_service: Option<JoinHandle<Result<()>>>,
+    pg_service: Option<JoinHandle<Result<()>>>,
 }
 
 impl Serving {
@@ -141,6 +168,11 @@ impl Serving {
         stopping.waits_for("Flight requests");
         // Sets its requests a limit itself.
         self.flight_service.await.map_err(failed)??;
+        if let Some(service) = self.pg_service {
+            stopping.waits_for("statements of PostgreSQL's clients");
+            // The same.
+            service.await.map_err(failed)??;
+        }
         let Some(mut service) = self.http_service else { return Ok(()) };
         stopping.waits_for("HTTP requests");
         match within(&SystemClock, HTTP_WITHIN, &mut service).await {
@@ -162,15 +194,20 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 
 async fn start(
     node: &Node,
-    flight: Bound,
-    http: Option<Bound>,
+    listeners: Listeners,
     metrics: Metrics,
     options: &Options,
     security: &Security,
 ) -> Result<Serving> {
     let (stop, stopped) = watch::channel(false);
     let ready = Arc::new(AtomicBool::new(true));
-    let (flight_address, http_address) = (flight.address, http.as_ref().map(|b| b.address));
+    let Listeners { flight, http, pg } = listeners;
+    let address = |bound: &Option<Bound>| bound.as_ref().map(|b| b.address);
+    let (flight_address, http_address, pg_address) = (flight.address, address(&http), address(&pg));
+    let pg_service = pg.map(|pg| {
+        let config = PgConfig { access: security.access.clone(), ..PgConfig::default() };
+        tokio::spawn(tandem_pg::serve(pg.listener, node.engine().clone(), config, until(stopped.clone())))
+    });
     let http_service = http.map(|http| {
         let probes =
             Probes { metrics, observe: node.observe(), failure: node.health(), ready: ready.clone() };
@@ -192,7 +229,16 @@ async fn start(
         until(stopped),
     );
     let flight_service = tokio::spawn(service);
-    Ok(Serving { flight: flight_address, http: http_address, ready, stop, flight_service, http_service })
+    Ok(Serving {
+        flight: flight_address,
+        http: http_address,
+        pg: pg_address,
+        ready,
+        stop,
+        flight_service,
+        http_service,
+        pg_service,
+    })
 }
 
 /// Tells scripts, by the ready file, and people, what to do next.
@@ -216,6 +262,9 @@ fn announce(node: &Node, serving: &Serving, options: &Options, security: &Securi
     if let Some(http) = serving.http {
         println!("  http    {http_scheme}://{http}/metrics");
     }
+    if let Some(pg) = serving.pg {
+        println!("  pg      postgresql://{pg}/tandem");
+    }
     println!();
     println!("Try next, in another terminal:");
     println!("  tandem sql{connect}                                      a SQL shell; \\? helps");
@@ -226,6 +275,9 @@ fn announce(node: &Node, serving: &Serving, options: &Options, security: &Securi
         "  python: adbc_driver_flightsql.dbapi.connect(\"{scheme}://{}\", autocommit=True)",
         serving.flight
     );
+    if let Some(pg) = serving.pg {
+        println!("  psql \"host={} port={} dbname=tandem\"", pg.ip(), pg.port());
+    }
     println!("Ctrl-C stops the node; what was acknowledged is already safe.");
     std::io::stdout().flush().map_err(|e| Error::unavailable(format!("standard output: {e}")))
 }
@@ -236,7 +288,7 @@ fn write_ready_file(path: &Path, node: &Node, serving: &Serving, node_id: &str) 
         "node_id": node_id,
         "flight": serving.flight.to_string(),
         "http": serving.http.map(|a| a.to_string()),
-        "pg": null,
+        "pg": serving.pg.map(|a| a.to_string()),
         "seq": node.state().seq().0,
     });
     let part = path.with_extension("part");

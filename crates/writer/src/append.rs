@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use tandem_format::{ObjectName, segment_path};
 use tandem_manifest::{
     AppendIntent, AppendTarget, Manifest, OnConflict, SchemaPolicy, SectionDraft, Step, TableSpec,
+    check_writable,
 };
 use tandem_segment::{Limits, decode_section};
 use tandem_types::{Error, ErrorKind, Result, TableName};
@@ -66,6 +67,7 @@ pub(crate) struct Kept {
 impl Plan {
     /// How an append looks on a state.
     pub(crate) fn on(state: Arc<Manifest>, append: &Append) -> Result<Self> {
+        check_writable(&append.table, append.create.as_ref().map(|create| &create.spec))?;
         let existing = state.table_named(&append.table);
         let mut steps = Vec::new();
         let new_table = |spec: &TableSpec| -> Result<_> {

@@ -4,6 +4,7 @@ mod attempt;
 mod hand;
 mod meanwhile;
 mod others;
+mod time;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,13 +17,14 @@ use tandem_env::Mutant;
 use tandem_format::{CommitHeader, Op, SectionKey, Token, Transaction, TransactionToken, encode_header};
 use tandem_log::{Appended, Proposal};
 use tandem_manifest::{Applied, Manifest, Outcome};
-use tandem_types::{CommitId, Error, Result, Seq};
+use tandem_types::{CommitId, Error, Result};
 use tokio::sync::mpsc;
 
 use crate::commit::attempt::{Barrier, Fate, Group, answer_all, attempt, fail_all};
 use crate::commit::hand::Handing;
 use crate::commit::meanwhile::Told;
 use crate::commit::others::Others;
+use crate::commit::time::Time;
 use crate::company::Company;
 use crate::contention::Contention;
 use crate::feed::Arrived;
@@ -36,9 +38,6 @@ pub(crate) const GROUP_MAX: usize = 512;
 
 /// How long a group is tried at a store that never answers.
 const SILENT_MAX: Duration = Duration::from_secs(60);
-
-/// A longer step of the log's time is worth a word: an hour, in microseconds.
-const LONG_TIME_STEP: i64 = 3_600_000_000;
 
 /// Runs until all senders are gone, or until the log cannot be continued.
 pub(crate) async fn run(
@@ -55,6 +54,7 @@ pub(crate) async fn run(
         company: Company::new(),
         contention: Contention::default(),
         handing: Handing::default(),
+        time: Time::default(),
         shared: shared.clone(),
     };
     if let Err(error) = task.serve().await {
@@ -81,6 +81,7 @@ struct CommitTask {
     company: Company,
     contention: Contention,
     handing: Handing,
+    time: Time,
 }
 
 impl CommitTask {
@@ -268,7 +269,7 @@ impl CommitTask {
                     Err(e) => return stop(group, e),
                 }
             }
-            let proposal = match self.propose(&state, attempt.transactions, attempt.payload) {
+            let proposal = match self.propose(&state, attempt.transactions, attempt.payload).await {
                 Ok(proposal) => proposal,
                 // Nothing was sent: what cannot be encoded is its clients' to know, and stops nobody.
                 Err(e) => {
@@ -390,21 +391,22 @@ impl CommitTask {
         env.clock.sleep(Duration::from_micros(env.chance.below(most))).await;
     }
 
-    fn propose(
-        &self,
+    async fn propose(
+        &mut self,
         state: &Manifest,
         transactions: Vec<Transaction>,
         payload: Vec<Bytes>,
     ) -> Result<Proposal> {
         let env = self.shared.log.env();
         let raw_clock = env.clock.now_micros();
+        let commit_time = self.time.of_commit(&self.shared.log, state, raw_clock).await;
         let header = CommitHeader {
             seq: state.seq().next(),
             commit_id: CommitId(env.chance.next_u128()),
             writer: self.shared.id,
             database: self.shared.log.database(),
             previous: state.header_hash(),
-            commit_time: commit_time(state, raw_clock),
+            commit_time,
             raw_clock,
             transactions,
         };
@@ -432,24 +434,6 @@ impl CommitTask {
             }
         }
     }
-}
-
-/// Strictly growing, and the writer's clock where that is ahead. Serves `AS OF` only: nothing is decided by it.
-///
-/// A step of more than an hour is followed, with a word in the log: an idle database makes one every night. Asking
-/// the store's clock for a second opinion is left to the step that brings `AS OF`.
-fn commit_time(state: &Manifest, raw_clock: i64) -> i64 {
-    let previous = state.commit_time();
-    if state.seq() == Seq(0) {
-        return raw_clock.max(1);
-    }
-    if raw_clock > previous.saturating_add(LONG_TIME_STEP) {
-        tracing::info!(
-            step_s = (raw_clock - previous) / 1_000_000,
-            "the log's time steps forward to this node's clock"
-        );
-    }
-    raw_clock.max(previous + 1)
 }
 
 fn fail_and_stop(group: Vec<Admitted>, error: Error) -> Result<()> {

@@ -6,7 +6,8 @@
 //! seq to an empty table has, as a multiset, what the table is at that seq.
 //!
 //! - [`request`]: what can be asked for, and the columns that are told;
-//! - [`walk`]: along the log, which commits have to do with the table;
+//! - [`along`]: along the log, and on with what is committed; [`walk`]: which commits have to do with the table;
+//! - [`every`]: all tables in one stream, their rows as JSON;
 //! - [`source`]: states and commits;
 //! - [`cut`]: a commit into parts of which each is told in one go;
 //! - [`net`], [`keyed`], [`whole`]: what such a part does, from the two states;
@@ -17,7 +18,9 @@
 //! Memory: rows of a table without a key pass through. Of a table with a key the rows of one part that a commit appends are
 //! held, some partitions at a time, with those that they replace, on the account of the queries.
 
+mod along;
 mod cut;
+mod every;
 mod function;
 mod keyed;
 mod net;
@@ -32,5 +35,5 @@ mod walk;
 mod whole;
 
 pub(crate) use function::{ChangesOf, with_changes};
-pub use request::{ChangesRequest, Images};
+pub use request::{ChangesRequest, EveryRequest, Images};
 pub use stream::{ChangeBatch, RunningChanges};

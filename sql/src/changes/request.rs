@@ -51,6 +51,16 @@ pub struct ChangesRequest {
     pub images: Images,
 }
 
+/// Which changes of all tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EveryRequest {
+    /// The first commit that is told.
+    pub from: Seq,
+    /// The last one; `None`: for ever.
+    pub to: Option<Seq>,
+    pub images: Images,
+}
+
 /// Columns of the stream after the table's own.
 pub(super) const SEQ: &str = "_seq";
 pub(super) const OP: &str = "_op";
@@ -65,14 +75,22 @@ pub(super) fn told_schema(name: &TableName, columns: &TableSchema) -> Result<Sch
             taken.name
         )));
     }
-    // A row that tells of a new schema has no values.
-    let fields = columns.columns.iter().map(|c| Field::new(&c.name, wire_type(&c.data_type), true));
+    Ok(with_own(table_fields(columns)))
+}
+
+/// A table's columns as they are told: a row that tells of a new schema has no values.
+pub(super) fn table_fields(columns: &TableSchema) -> impl Iterator<Item = Field> {
+    columns.columns.iter().map(|c| Field::new(&c.name, wire_type(&c.data_type), true))
+}
+
+/// These, and what the stream says of each row.
+pub(super) fn with_own(fields: impl Iterator<Item = Field>) -> SchemaRef {
     let own = [
         Field::new(SEQ, DataType::UInt64, false),
         Field::new(OP, DataType::Utf8, false),
         Field::new(COMMIT_TIME, DataType::Timestamp(TimeUnit::Microsecond, None), false),
     ];
-    Ok(Arc::new(Schema::new(fields.chain(own).collect::<Vec<_>>())))
+    Arc::new(Schema::new(fields.chain(own).collect::<Vec<_>>()))
 }
 
 /// A table whose changes are told, and from where on.
@@ -154,7 +172,7 @@ impl Subject {
         Err(Error::unavailable(format!("the log does not say when table {name} came back")))
     }
 
-    fn of(table: &Table, name: &TableName, from: Seq) -> Self {
+    pub(super) fn of(table: &Table, name: &TableName, from: Seq) -> Self {
         let columns = Arc::new(table.schema().clone());
         Self { table: table.id(), name: name.clone(), from, columns, keyed: table.is_keyed() }
     }

@@ -10,10 +10,12 @@ use tandem_types::{Error, ErrorKind, Result, Seq};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::along::{self, Along};
+use super::every::EveryTable;
 use super::net::Told;
 pub use super::out::ChangeBatch;
 use super::out::{Message, Out, Stop};
-use super::request::{ChangesRequest, Subject, told_schema};
+use super::request::{ChangesRequest, EveryRequest, Subject, told_schema};
 use super::source::Source;
 use super::walk::{Columns, Walk};
 use crate::engine::Engine;
@@ -52,30 +54,49 @@ impl Session {
     /// `NotFound` if there is no such table; `HistoryGone` if the first commit cannot be told any more; `Behind` if what is
     /// before it is not applied here in time. What goes wrong later comes with the stream.
     pub async fn changes(&self, request: ChangesRequest) -> Result<RunningChanges> {
-        let engine = self.engine().clone();
-        if let Some(to) = request.to.filter(|to| to.next() < request.from) {
-            let from = request.from;
+        let what = format!("changes of {}", request.table);
+        let (source, statement) = self.beginning(request.from, request.to, &what).await?;
+        let finding = source.clone();
+        let walk = self.engine().runtime().run(async move {
+            let subject = Subject::find(&finding, &request, &finding.newest()).await?;
+            Walk::new(&finding, subject, &request, Columns::End)
+        });
+        self.follow(walk.await?, statement)
+    }
+
+    /// The changes of all tables from a commit on, as [`Session::changes`]; each row is the text of a JSON object, beside the
+    /// name of its table. It does not end where columns change.
+    ///
+    /// # Errors
+    ///
+    /// `HistoryGone` if the first commit cannot be told any more; `Behind` if what is before it is not applied here in time.
+    pub async fn changes_of_all(&self, request: EveryRequest) -> Result<RunningChanges> {
+        let (source, statement) = self.beginning(request.from, request.to, "changes of all tables").await?;
+        self.follow(EveryTable::new(source, &request)?, statement)
+    }
+
+    /// Waits until everything before the first commit is here; answers with where to read, and what to call it.
+    async fn beginning(&self, from: Seq, to: Option<Seq>, what: &str) -> Result<(Source, String)> {
+        if let Some(to) = to.filter(|to| to.next() < from) {
             return Err(Error::invalid(format!(
                 "changes from seq {from} to seq {to}: it ends before it begins"
             )));
         }
-        let source = Source { engine: engine.clone() };
-        source.reach_before(request.from).await?;
-        let statement = match request.to {
-            Some(to) => format!("changes of {} from seq {} to seq {to}", request.table, request.from),
-            None => format!("changes of {} from seq {} on", request.table, request.from),
+        let source = Source { engine: self.engine().clone() };
+        source.reach_before(from).await?;
+        let statement = match to {
+            Some(to) => format!("{what} from seq {from} to seq {to}"),
+            None => format!("{what} from seq {from} on"),
         };
-        let finding = source.clone();
-        let walk = engine.runtime().run(async move {
-            let subject = Subject::find(&finding, &request, &finding.newest()).await?;
-            Walk::new(&finding, subject, &request, Columns::End)
-        });
-        let walk = walk.await?;
+        Ok((source, statement))
+    }
+
+    fn follow(&self, walk: impl Along + 'static, statement: String) -> Result<RunningChanges> {
         // It reads no state for long: a slow reader does not hold history back.
         let info = QueryInfo { session: self.id().to_owned(), statement, ..QueryInfo::default() };
-        let guard = engine.registry().start(info)?;
-        let (id, schema) = (guard.id().to_owned(), Arc::clone(&walk.schema));
-        Ok(RunningChanges { id, schema, stream: start(&engine, walk, Some(guard)) })
+        let guard = self.engine().registry().start(info)?;
+        let (id, schema) = (guard.id().to_owned(), Arc::clone(walk.schema()));
+        Ok(RunningChanges { id, schema, stream: start(self.engine(), walk, Some(guard)) })
     }
 }
 
@@ -106,11 +127,11 @@ impl Walk {
 /// Walks on the query threads until the stream is dropped.
 pub(super) fn start(
     engine: &Engine,
-    mut walk: Walk,
+    mut walk: impl Along + 'static,
     guard: Option<QueryGuard>,
 ) -> BoxStream<'static, Result<ChangeBatch>> {
     let (sender, receiver) = mpsc::channel(BATCHES_WAITING);
-    let mut out = Out::new(Arc::clone(&walk.schema), sender, walk.at());
+    let mut out = Out::new(Arc::clone(walk.schema()), sender, walk.at());
     let cancelled = guard.as_ref().map(QueryGuard::cancelled);
     let work = async move {
         let cancelled = async move {
@@ -122,14 +143,14 @@ pub(super) fn start(
         let outcome = tokio::select! {
             biased;
             () = cancelled => Err(Error::new(ErrorKind::Cancelled, CANCELLED)),
-            outcome = guarded(walk.run(&mut out)) => match outcome {
+            outcome = guarded(along::run(&mut walk, &mut out)) => match outcome {
                 Err(panicked) => Err(panicked),
                 Ok(Err(Stop::Failed(error))) => Err(error),
                 Ok(Ok(()) | Err(Stop::Closed)) => Ok(()),
             },
         };
         let outcome = match outcome {
-            Err(error) => Err(walk.explained(error).await),
+            Err(error) => Err(explained(&walk, error).await),
             outcome => outcome,
         };
         out.end(outcome).await;
@@ -140,18 +161,16 @@ pub(super) fn start(
     stream::unfold(reading, |reading| async move { reading?.next().await }).boxed()
 }
 
-impl Walk {
-    /// What happened, and where.
-    async fn explained(&self, error: Error) -> Error {
-        let at = self.at();
-        let error = match error.kind() {
-            ErrorKind::Damaged => self.told.source.explain(Seq(at.0.saturating_sub(1)), error).await,
-            _ => error,
-        };
-        match error.kind() {
-            ErrorKind::Cancelled | ErrorKind::Unavailable => error,
-            _ => error.context(format!("the changes of table {} at seq {at}", self.subject.name)),
-        }
+/// What happened, and where.
+async fn explained(walk: &impl Along, error: Error) -> Error {
+    let at = walk.at();
+    let error = match error.kind() {
+        ErrorKind::Damaged => walk.source().explain(Seq(at.0.saturating_sub(1)), error).await,
+        _ => error,
+    };
+    match error.kind() {
+        ErrorKind::Cancelled | ErrorKind::Unavailable => error,
+        _ => error.context(format!("the changes of {} at seq {at}", walk.whose())),
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow_schema::SchemaRef;
-use tandem_env::{Clock, SystemClock};
 use tandem_format::CommitHeader;
 use tandem_manifest::{Manifest, Table};
-use tandem_types::{Error, Result, Seq, TableSchema};
+use tandem_types::{Result, Seq, TableSchema};
 
+use super::along::{Along, RUN, Then};
 use super::cut::{Kind, Part, kind, parts};
 use super::net::{Net, Told};
 use super::out::{Out, Stop};
@@ -19,12 +18,6 @@ use super::told::{Op, Teller, slices};
 use super::whole;
 use crate::scan::Shape;
 use crate::wire::wire_type;
-
-/// Commits whose headers are read at once.
-const RUN: usize = 256;
-
-/// A reader hears at least this often how far the stream is, while it moves on without rows.
-const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// What happens at a commit that changes the table's columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,85 +51,53 @@ struct Cut {
     parts: Vec<(Part, Option<Table>, Option<Table>)>,
 }
 
-/// Whether a walk goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
-    On,
-    End,
-}
-
-impl Walk {
+impl Along for Walk {
     fn source(&self) -> &Source {
         &self.told.source
     }
 
-    /// The commit that is told now.
-    pub(super) fn at(&self) -> Seq {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn at(&self) -> Seq {
         self.next
     }
 
-    /// Walks to the end, or for ever.
-    pub(super) async fn run(&mut self, out: &mut Out) -> std::result::Result<(), Stop> {
-        // Only who goes further than what is here has to wait.
-        let mut states = match self.to {
-            Some(to) if to <= self.source().newest().seq() => None,
-            _ => Some(self.source().watch()?),
-        };
-        loop {
-            if let Some(states) = &mut states {
-                states.mark_unchanged();
-            }
-            let newest = self.source().newest();
-            let last = self.to.map_or(newest.seq(), |to| to.min(newest.seq()));
-            if self.next <= last {
-                let table = newest.table(self.subject.table);
-                if let Some(table) = table.filter(|table| table.changed() < self.next) {
-                    // The one from before may be about to be forgotten.
-                    self.held = Some(table.clone());
-                    drop(newest);
-                    self.passed(last.next(), out);
-                } else {
-                    drop(newest);
-                    if self.tell_to(last, out).await? == Then::End {
-                        break;
-                    }
-                }
-                if out.is_ahead() && out.silent() >= HEARTBEAT {
-                    out.beat().await?;
-                }
-                continue;
-            }
-            drop(newest);
-            if self.to.is_some_and(|to| self.next > to) {
-                break;
-            }
-            let Some(states) = &mut states else { break };
-            out.flush().await?;
-            let wait = out.is_ahead().then(|| HEARTBEAT.saturating_sub(out.silent()));
-            let beat = async {
-                match wait {
-                    Some(wait) => SystemClock.sleep(wait).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                changed = states.changed() => {
-                    changed.map_err(|_| Error::unavailable("the node is shutting down"))?;
-                }
-                () = out.closed() => return Err(Stop::Closed),
-                () = beat => out.beat().await?,
-            }
-        }
-        out.beat().await
+    fn to(&self) -> Option<Seq> {
+        self.to
     }
 
+    fn whose(&self) -> String {
+        format!("table {}", self.subject.name)
+    }
+
+    async fn tell_to(
+        &mut self,
+        newest: Arc<Manifest>,
+        last: Seq,
+        out: &mut Out,
+    ) -> std::result::Result<Then, Stop> {
+        let table = newest.table(self.subject.table);
+        if let Some(table) = table.filter(|table| table.changed() < self.next) {
+            // The one from before may be about to be forgotten.
+            self.held = Some(table.clone());
+            self.passed(last.next(), out);
+            return Ok(Then::On);
+        }
+        drop(newest);
+        self.tell_commits(last, out).await
+    }
+}
+
+impl Walk {
     fn passed(&mut self, next: Seq, out: &mut Out) {
         self.next = next;
         out.whole(next);
     }
 
     /// Tells some commits up to one that is applied.
-    async fn tell_to(&mut self, last: Seq, out: &mut Out) -> std::result::Result<Then, Stop> {
+    async fn tell_commits(&mut self, last: Seq, out: &mut Out) -> std::result::Result<Then, Stop> {
         let commits = self.source().commits(self.next, last, RUN).await?;
         let id = self.subject.table;
         let kinds: Vec<Kind> = commits.iter().map(|header| kind(header, id)).collect();

@@ -1,5 +1,6 @@
 //! What commits did, as rows: told from two states, whatever lies where.
 
+mod every;
 mod histories;
 mod streams;
 

@@ -14,6 +14,7 @@ mod ingest;
 mod keyed;
 mod lag;
 mod latency;
+mod lines;
 mod load;
 mod open;
 mod plan;
@@ -49,6 +50,8 @@ enum Measurement {
     Ingest(ingest::IngestArgs),
     /// Writes of one row, beside the disk alone
     Latency(latency::LatencyArgs),
+    /// Line protocol: the parser alone, over HTTP, and beside Flight
+    Lines(lines::LinesArgs),
     /// Queries over files and over the tail, beside plain DataFusion
     Scan(scan::ScanArgs),
     /// A key, and pending mutations, beside the same rows without
@@ -104,6 +107,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     let report = match arguments.measurement {
         Measurement::Ingest(args) => ingest::run(args, server).await?,
         Measurement::Latency(args) => latency::run(args, server).await?,
+        Measurement::Lines(args) => lines::run(args, server).await?,
         Measurement::Scan(args) => scan::run(args, server).await?,
         Measurement::Keyed(args) => keyed::run(args, server).await?,
         Measurement::Open(args) => open::run(args, server).await?,

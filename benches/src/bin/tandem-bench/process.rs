@@ -22,6 +22,21 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
     }
 }
 
+/// CPU seconds of the thread that asks.
+pub fn thread_cpu_seconds() -> Result<f64> {
+    let path = "/proc/thread-self/schedstat";
+    let text = std::fs::read_to_string(path).map_err(|e| Error::unavailable(format!("{path}: {e}")))?;
+    let nanos = text.split_whitespace().next().and_then(|first| first.parse::<f64>().ok());
+    nanos.map(|nanos| nanos / 1e9).ok_or_else(|| Error::internal(format!("{path} is not readable: {text:?}")))
+}
+
+/// Bytes that a process has caused to be written to disks.
+pub fn written_bytes(pid: u32) -> Result<u64> {
+    let text = read(pid, "io")?;
+    let bytes = text.lines().find_map(|line| line.strip_prefix("write_bytes:")?.trim().parse().ok());
+    bytes.ok_or_else(|| Error::internal(format!("/proc/{pid}/io says no write_bytes")))
+}
+
 /// Bytes of memory that belong to no file.
 fn anonymous_bytes(pid: u32) -> Result<u64> {
     let text = read(pid, "status")?;

@@ -142,6 +142,11 @@ impl Server {
         &self.flight
     }
 
+    /// Where it listens for HTTP, as `HOST:PORT`.
+    pub fn http(&self) -> &str {
+        &self.http
+    }
+
     pub fn url(&self) -> String {
         format!("grpc://{}", self.flight)
     }

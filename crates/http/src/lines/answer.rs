@@ -18,6 +18,9 @@ use super::write::Failure;
 /// Seconds after which a request may be tried again here.
 const AGAIN: &str = "1";
 
+/// Refused lines that a message tells of; the list beside it has more.
+const TOLD: usize = 5;
+
 /// Success.
 pub(crate) fn done(receipt: Option<&LineReceipt>) -> Response {
     with_receipt(StatusCode::NO_CONTENT.into_response(), receipt)
@@ -99,10 +102,11 @@ fn lines(
         let error = Error::internal(format!("{count} lines were refused, and none is listed"));
         return refused(family, StatusCode::INTERNAL_SERVER_ERROR, &error);
     };
-    let fate = if written.is_some() { "the others are written" } else { "nothing is written" };
-    let message = match count {
-        1 => format!("{first}; {fate}"),
-        _ => format!("{first}; {} more lines are refused; {fate}", count - 1),
+    let influx = matches!(family, Family::InfluxV1 | Family::InfluxV2);
+    let message = match (influx && written.is_some(), count) {
+        (true, _) => partial(errors, count),
+        (false, 1) => format!("{first}; {}", fate(written)),
+        (false, _) => format!("{first}; {} more lines are refused; {}", count - 1, fate(written)),
     };
     let limit = errors.iter().any(|error| error.kind == LineErrorKind::Limit);
     let status = match family {
@@ -115,9 +119,33 @@ fn lines(
             "data": errors.iter().map(line).collect::<Vec<_>>(),
         }),
         (Family::InfluxV3, None) => json!({"error": "line protocol parsing error", "data": line(first)}),
+        (_, Some(_)) => {
+            let mut body = plain(family, status, &message, Some(first.line));
+            if let Some(body) = body.as_object_mut() {
+                body.insert("data".to_owned(), errors.iter().map(line).collect());
+            }
+            body
+        }
         _ => plain(family, status, &message, Some(first.line)),
     };
     with_receipt(with_body(family, status, body, &message), written.and_then(Option::as_ref))
+}
+
+fn fate(written: Option<&Option<LineReceipt>>) -> &'static str {
+    match written {
+        Some(Some(_)) => "the others are written",
+        _ => "nothing is written",
+    }
+}
+
+/// In the words of InfluxDB, whose clients and their users look for them.
+fn partial(errors: &[LineError], count: u64) -> String {
+    let told: Vec<String> = errors.iter().take(TOLD).map(LineError::to_string).collect();
+    let more = match usize::try_from(count).unwrap_or(usize::MAX).saturating_sub(told.len()) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    format!("partial write: {}{more} dropped={count}", told.join("; "))
 }
 
 fn line(error: &LineError) -> Value {

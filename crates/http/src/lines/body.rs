@@ -16,6 +16,10 @@ pub(crate) const BODY_BYTES: u64 = 1 << 30;
 /// How long a client may send nothing before its body is over.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// How long a client may be waited for in all, while it sends fewer bytes in a second than it has to.
+const PATIENCE: Duration = Duration::from_secs(60);
+const SLOWEST: u64 = 1 << 10;
+
 /// Packed bytes that are unpacked at a time: a thousand times as many may come out.
 const PACKED_PIECE: usize = 4 << 10;
 
@@ -27,6 +31,10 @@ pub(crate) struct Pieces {
     packed: Bytes,
     /// Unpacked so far.
     pub bytes: u64,
+    /// As they came.
+    received: u64,
+    /// How long they were waited for.
+    waited: Duration,
 }
 
 impl Pieces {
@@ -36,6 +44,8 @@ impl Pieces {
             gzip: gzip.then(|| MultiGzDecoder::new(Vec::new())),
             packed: Bytes::new(),
             bytes: 0,
+            received: 0,
+            waited: Duration::ZERO,
         }
     }
 
@@ -66,9 +76,21 @@ impl Pieces {
 
     async fn receive(&mut self, clock: &dyn Clock) -> Result<Option<Bytes>> {
         let late = || Error::unavailable(format!("nothing of the body came within {SILENCE:?}"));
-        match within(clock, SILENCE, self.stream.next()).await.ok_or_else(late)? {
+        let began = clock.monotonic();
+        let piece = within(clock, SILENCE, self.stream.next()).await.ok_or_else(late)?;
+        self.waited += clock.monotonic().saturating_sub(began);
+        match piece {
             None => Ok(None),
-            Some(Ok(piece)) => Ok(Some(piece)),
+            Some(Ok(piece)) => {
+                self.received += piece.len() as u64;
+                if self.waited > PATIENCE && self.received / SLOWEST < self.waited.as_secs() {
+                    let (bytes, waited) = (self.received, self.waited.as_secs());
+                    return Err(Error::unavailable(format!(
+                        "{bytes} bytes of the body came within {waited} s"
+                    )));
+                }
+                Ok(Some(piece))
+            }
             Some(Err(e)) => Err(Error::new(ErrorKind::Cancelled, format!("the body broke off: {e}"))),
         }
     }

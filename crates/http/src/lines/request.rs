@@ -1,13 +1,15 @@
 //! What a write request asks for beside its lines.
 
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, USER_AGENT};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use sha2::{Digest, Sha256};
 use tandem_lines::Precision;
-use tandem_manifest::SchemaPolicy;
-use tandem_types::{Error, Result, parse_duration};
+use tandem_manifest::{SchemaPolicy, check_table_option};
+use tandem_types::{Error, PartitionUnit, Result, parse_duration};
 
-use super::LineOptions;
+use super::{LineOptions, NewTables};
+use crate::guard::Named;
 
 /// Whose clients a route serves: they differ in their defaults and in the answers that they understand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +28,23 @@ pub(crate) struct Asked {
     pub partial: bool,
     pub gzip: bool,
     pub options: LineOptions,
-    /// Who sends it, as far as headers tell.
+    /// Who sends it, as far as headers tell: with its secrets, for the digest only.
     client: String,
 }
+
+/// Parameters that are options of the tables that a request makes.
+const TABLE_PARAMETERS: &[&str] = &[
+    "ttl",
+    "dedup_window",
+    "line_dedup_window",
+    "on_duplicate",
+    "on_type_conflict",
+    "target_file_size",
+    "compression",
+];
+
+/// What a client calls itself, in characters.
+const CLIENT_CHARS: usize = 200;
 
 impl Family {
     /// Of `/write`, which both families have: only InfluxDB's clients name a database.
@@ -41,13 +57,15 @@ impl Asked {
     /// # Errors
     ///
     /// `InvalidInput` for a parameter or `tandem-…` header that is not understood; `Unsupported` for an encoding.
-    pub fn parse(family: Family, uri: &Uri, headers: &HeaderMap) -> Result<Self> {
+    pub fn parse(family: Family, head: &Parts) -> Result<Self> {
+        let (uri, headers) = (&head.uri, &head.headers);
         let v3 = family == Family::InfluxV3;
         let mut asked = Self {
             precision: if v3 { Precision::Auto } else { Precision::Nanosecond },
-            partial: v3,
+            // InfluxDB's servers write good lines beside bad ones, in all versions.
+            partial: family != Family::QuestDb,
             gzip: gzipped(headers)?,
-            options: options(headers)?,
+            options: LineOptions { client: shown_client(head), ..options(headers)? },
             client: client(headers),
         };
         for (name, value) in parameters(uri) {
@@ -58,11 +76,50 @@ impl Asked {
                         Error::invalid(format!("accept_partial is true or false, not {value:?}"))
                     })?;
                 }
-                // Databases, organisations and when to acknowledge are no business of ours.
-                _ => {}
+                name => asked.options.new_tables.take(name, &value)?,
             }
         }
         Ok(asked)
+    }
+}
+
+impl NewTables {
+    /// A parameter, if it is about tables. Databases, organisations and when to acknowledge are no business of ours.
+    fn take(&mut self, name: &str, value: &str) -> Result<()> {
+        let about = |e: Error| e.context(format_args!("parameter {name:?}"));
+        match name {
+            "keys" => {
+                self.keys = Some(match value {
+                    "tags" => true,
+                    "none" => false,
+                    _ => return Err(about(Error::invalid(format!("{value:?} is neither tags nor none")))),
+                });
+            }
+            "partition_by" => {
+                let unit = PartitionUnit::parse(value).ok_or_else(|| {
+                    Error::invalid(format!("{value:?} is none of hour, day, week, month, year and none"))
+                });
+                self.partition_by = Some(unit.map_err(about)?);
+            }
+            name if TABLE_PARAMETERS.contains(&name) => {
+                check_table_option(name, Some(value)).map_err(about)?;
+                self.options.retain(|(known, _)| known != name);
+                self.options.push((name.to_owned(), value.to_owned()));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Who sends it, for people.
+fn shown_client(head: &Parts) -> String {
+    let agent = head.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
+    let agent: String = agent.unwrap_or_default().chars().take(CLIENT_CHARS).collect();
+    match head.extensions.get::<Named>() {
+        None => agent,
+        Some(Named(name)) if agent.is_empty() => name.clone(),
+        Some(Named(name)) => format!("{name}, {agent}"),
     }
 }
 

@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 use tandem_env::SystemClock;
-use tandem_lines::KnownTable;
+use tandem_lines::{KnownTable, Rules};
 use tandem_types::{Error, ErrorKind};
 use tower::ServiceExt;
 
@@ -24,13 +24,24 @@ struct Store {
     replica: bool,
     /// Wants no digests.
     forgets: bool,
+    /// Its tables have changed since lines were read for them.
+    changes: bool,
+    /// Its tables want lines kept aside, and here they are.
+    diverts: bool,
+    aside: Arc<Mutex<Vec<Diverted>>>,
 }
 
-struct Nothing;
+struct Nothing {
+    diverts: bool,
+}
 
 impl Catalog for Nothing {
     fn table(&self, _: &str) -> Option<KnownTable> {
         None
+    }
+
+    fn rules(&self, _: &str) -> Rules {
+        Rules { divert: self.diverts, ..Rules::default() }
     }
 }
 
@@ -38,12 +49,13 @@ struct Transaction {
     store: Store,
     options: LineOptions,
     rows: Vec<TableBatch>,
+    aside: Vec<Diverted>,
 }
 
 impl LineStore for Store {
     fn begin(&self, options: LineOptions) -> Result<Box<dyn LineTransaction>> {
         self.check_writes()?;
-        Ok(Box::new(Transaction { store: self.clone(), options, rows: Vec::new() }))
+        Ok(Box::new(Transaction { store: self.clone(), options, rows: Vec::new(), aside: Vec::new() }))
     }
 
     fn check_writes(&self) -> Result<()> {
@@ -57,12 +69,24 @@ impl LineStore for Store {
 #[async_trait]
 impl LineTransaction for Transaction {
     fn catalog(&self) -> Arc<dyn Catalog> {
-        Arc::new(Nothing)
+        Arc::new(Nothing { diverts: self.store.diverts })
     }
 
     async fn stage(&mut self, rows: TableBatch) -> Result<()> {
         self.rows.push(rows);
         Ok(())
+    }
+
+    async fn divert(&mut self, lines: Vec<Diverted>) -> Result<()> {
+        self.aside.extend(lines);
+        Ok(())
+    }
+
+    async fn confirm(&self, tables: &BTreeSet<String>) -> Result<()> {
+        match self.store.changes && !tables.is_empty() {
+            false => Ok(()),
+            true => Err(Error::serialization("not now")),
+        }
     }
 
     fn wants_digest(&self) -> bool {
@@ -73,6 +97,7 @@ impl LineTransaction for Transaction {
         if let Some(kind) = self.store.refuses {
             return Err(Error::new(kind, "not now"));
         }
+        self.store.aside.lock().unwrap().extend(self.aside);
         let mut written = self.store.written.lock().unwrap();
         written.push((self.rows, self.options, digest));
         Ok(LineReceipt { seq: Seq(written.len() as u64), duplicate: false, acked: "store".to_owned() })
@@ -190,8 +215,8 @@ const BAD: &str = "t v=1i 1\nt v=oops 2\nt v=\"text\" 3\nt v=4i 4\n";
 async fn one_bad_line_refuses_all_lines() {
     for (path, status) in [
         ("/write", 400),
-        ("/write?db=d", 400),
-        ("/api/v2/write", 400),
+        ("/write?db=d&accept_partial=false", 400),
+        ("/api/v2/write?accept_partial=false", 400),
         ("/api/v3/write_lp?accept_partial=false", 400),
     ] {
         let store = Store::default();
@@ -208,8 +233,10 @@ async fn one_bad_line_refuses_all_lines() {
                 assert_eq!((&body["code"], &body["line"]), (&Value::from("invalid"), &Value::from(2)));
                 assert!(body["errorId"].is_string());
             }
-            "/api/v2/write" => assert_eq!(body["code"], "invalid"),
-            "/write?db=d" => assert!(answer.header("x-influxdb-error").unwrap().contains("line 2")),
+            _ if path.starts_with("/api/v2/write") => assert_eq!(body["code"], "invalid"),
+            _ if path.starts_with("/write?db=d") => {
+                assert!(answer.header("x-influxdb-error").unwrap().contains("line 2"));
+            }
             _ => {
                 assert_eq!(body["error"], "line protocol parsing error");
                 assert_eq!(body["data"]["line_number"], 2);
@@ -221,21 +248,30 @@ async fn one_bad_line_refuses_all_lines() {
 
 #[tokio::test]
 async fn good_lines_are_written_where_that_is_asked_for() {
-    for path in ["/api/v3/write_lp?db=d", "/write?accept_partial=true"] {
+    for path in
+        ["/api/v3/write_lp?db=d", "/write?accept_partial=true", "/write?db=d", "/api/v2/write?bucket=b"]
+    {
         let store = Store::default();
         let answer = store.post(path, BAD).await;
         assert_eq!((answer.status, store.rows()), (400, vec![2]), "{path}");
         assert_eq!(answer.header("tandem-seq"), Some("1"));
         let body = answer.json();
-        if path.starts_with("/api") {
-            assert_eq!(body["error"], "partial write of line protocol occurred");
-            let lines: Vec<&Value> =
-                body["data"].as_array().unwrap().iter().map(|e| &e["line_number"]).collect();
-            assert_eq!(lines, [2, 3]);
-        } else {
-            assert!(body["message"].as_str().unwrap().contains("the others are written"), "{body}");
+        let lines: Vec<&Value> = body["data"].as_array().unwrap().iter().map(|e| &e["line_number"]).collect();
+        assert_eq!(lines, [2, 3]);
+        let told = body["message"].as_str().or(body["error"].as_str()).unwrap();
+        match path {
+            "/api/v3/write_lp?db=d" => assert_eq!(told, "partial write of line protocol occurred"),
+            "/write?accept_partial=true" => assert!(told.contains("the others are written"), "{told}"),
+            _ => {
+                assert!(told.starts_with("partial write: line 2, byte 5, table \"t\""), "{told}");
+                assert!(told.contains("; line 3, byte 5") && told.ends_with(" dropped=2"), "{told}");
+                assert!(answer.header("x-influxdb-error").is_some());
+            }
         }
     }
+    let none = Store::default();
+    let answer = none.post("/write?db=d", "t v=oops 1\n").await;
+    assert_eq!((answer.status, none.rows().len(), answer.header("tandem-seq")), (400, 0, None));
     let store = Store::default();
     let many: String = (0..5000).map(|i| format!("t{i} v=1\n")).collect();
     assert_eq!(store.post("/api/v3/write_lp", many).await.status, 422, "too many tables");
@@ -265,6 +301,84 @@ async fn passing_states_never_look_final() {
             assert_eq!(answer.header("tandem-error"), kind.code());
             assert!(answer.json().to_string().contains("not now"));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_by_tables_that_have_changed_is_not_final() {
+    let conflict = "t v=1i 1\nt v=\"text\" 2\n";
+    for path in ["/write", "/write?db=d", "/api/v2/write", "/api/v3/write_lp"] {
+        let store = Store { changes: true, ..Store::default() };
+        let answer = store.post(path, conflict).await;
+        assert_eq!(
+            (answer.status, answer.header("retry-after"), store.rows().len()),
+            (503, Some("1"), 0),
+            "{path}"
+        );
+        let answer = store.post(path, "t v=oops 1\n").await;
+        assert_eq!(answer.status, 400, "no table makes that a line");
+    }
+    let store = Store { changes: true, diverts: true, ..Store::default() };
+    assert_eq!((store.post("/write", conflict).await.status, store.rows().len()), (503, 0));
+}
+
+#[tokio::test]
+async fn values_of_a_wrong_type_are_kept_aside_where_tables_say_so() {
+    for path in ["/write", "/api/v2/write", "/api/v3/write_lp?accept_partial=false"] {
+        let store = Store { diverts: true, ..Store::default() };
+        let answer = store.post(path, "t,a=x v=1i 1\nt,a=y v=\"te xt\" 2\r\nt v=3i 3\nt v=t 4").await;
+        assert_eq!(
+            (answer.status, answer.header("tandem-seq"), store.rows()),
+            (204, Some("1"), vec![2]),
+            "{path}"
+        );
+        let aside = store.aside.lock().unwrap();
+        let told: Vec<_> =
+            aside.iter().map(|d| [&*d.table, &*d.column, &*d.expected, &*d.got, &*d.line]).collect();
+        assert_eq!(
+            told,
+            [
+                ["t", "v", "integers", "a string", "t,a=y v=\"te xt\" 2"],
+                ["t", "v", "integers", "a boolean", "t v=t 4"]
+            ]
+        );
+    }
+    // What is no line at all is refused as ever.
+    let store = Store { diverts: true, ..Store::default() };
+    assert_eq!(store.post("/write", BAD).await.status, 400);
+    assert!(store.aside.lock().unwrap().is_empty() && store.rows().is_empty());
+}
+
+#[tokio::test]
+async fn addresses_say_how_tables_are_made() {
+    let store = Store::default();
+    let address =
+        "/write?keys=tags&partition_by=hour&ttl=30d&on_type_conflict=divert&db=x&no_sync=true&other=1";
+    let request = Request::post(address).header("user-agent", "me").body(Body::from(TWO)).unwrap();
+    assert_eq!(store.send(request).await.status, 204);
+    assert_eq!(store.post("/write?dedup_window=off&keys=none", TWO).await.status, 204);
+    {
+        let written = store.written.lock().unwrap();
+        let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = NewTables {
+            keys: Some(true),
+            partition_by: Some(PartitionUnit::Hour),
+            options: vec![option("ttl", "30d"), option("on_type_conflict", "divert")],
+        };
+        assert_eq!((&written[0].1.new_tables, &*written[0].1.client), (&expected, "me"));
+        let expected =
+            NewTables { keys: Some(false), partition_by: None, options: vec![option("dedup_window", "off")] };
+        assert_eq!(written[1].1.new_tables, expected);
+    }
+    for wrong in ["keys=all", "partition_by=fortnight", "ttl=soon", "dedup_window=", "on_type_conflict=drop"]
+    {
+        let answer = store.post(&format!("/api/v2/write?{wrong}"), TWO).await;
+        let name = wrong.split('=').next().unwrap();
+        assert_eq!(answer.status, 400, "{wrong}");
+        assert!(
+            answer.json()["message"].as_str().unwrap().contains(&format!("parameter {name:?}")),
+            "{wrong}"
+        );
     }
 }
 
@@ -326,6 +440,15 @@ async fn digests_tell_writes_apart() {
     assert_ne!(first, digest("/write", TWO, &[("user-agent", "other")]).await, "another client");
     assert_ne!(first, digest("/write", TWO, &[("authorization", "Bearer x")]).await);
     assert_eq!(None, digest("/write", "t v=1 1\nt v=2\n", &[]).await, "not every line has a time");
+    // With other lines refused it is not the same write.
+    let refused = async |diverts| {
+        let store = Store { diverts, ..Store::default() };
+        store.post("/api/v2/write", "t v=1i 1\nt v=\"text\" 2\n").await;
+        let written = store.written.lock().unwrap();
+        written[0].2.clone()
+    };
+    assert_eq!(refused(false).await, refused(false).await);
+    assert_ne!(refused(false).await, refused(true).await);
     let with_token = [("tandem-token", "a"), ("user-agent", "other")];
     assert!(digest("/write", "t v=2\n", &with_token).await.is_some());
     assert_eq!(digest("/write", TWO, &with_token).await, digest("/write", TWO, &with_token[..1]).await);

@@ -1,21 +1,19 @@
 //! One write request, from its first byte to its answer.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use sha2::Digest;
-use tandem_lines::{LineError, Parser, Settings};
+use tandem_lines::{LineError, LineErrorKind, Parser, Settings};
 use tandem_types::{Error, Result};
 
 use super::answer::{done, failed};
 use super::body::{BODY_BYTES, Pieces};
 use super::request::{Asked, Family};
 use super::{LineReceipt, LineTransaction, Service};
-
-/// A body beyond this is large, in bytes.
-const LARGE_BYTES: u64 = 1 << 20;
 
 /// Why a request is not answered with plain success.
 #[derive(Debug)]
@@ -48,7 +46,7 @@ pub(crate) async fn write(
 ) -> Response {
     let (head, body) = request.into_parts();
     let family = family.unwrap_or_else(|| Family::of_write(&head.uri));
-    let written = match Asked::parse(family, &head.uri, &head.headers) {
+    let written = match Asked::parse(family, &head) {
         Ok(asked) => service.run(&asked, body).await,
         Err(error) if error.kind() == tandem_types::ErrorKind::Unsupported => Err(Failure::Encoding(error)),
         Err(error) => Err(error.into()),
@@ -71,27 +69,38 @@ impl Service {
         let mut parser = Parser::new(settings, transaction.catalog());
         let mut pieces = Pieces::new(body, asked.gzip);
         let mut digest = transaction.wants_digest().then(|| asked.digest());
-        let mut turn = None;
+        let mut place = self.room.place();
+        // Tables that lines did not fit.
+        let mut doubtful = BTreeSet::new();
         while let Some(piece) = pieces.next(&*self.clock).await? {
             if pieces.bytes > BODY_BYTES {
                 return Err(Failure::TooLarge);
             }
-            if pieces.bytes > LARGE_BYTES && turn.is_none() {
-                let closed = |_| Error::unavailable("the node is shutting down");
-                turn = Some(self.large.acquire().await.map_err(closed)?);
-            }
+            place.grow(pieces.bytes, &*self.clock).await?;
             if let Some(digest) = &mut digest {
                 digest.update(&piece);
             }
             parser.feed(&piece)?;
-            stage(&mut *transaction, &mut parser, asked.partial).await?;
+            stage(&mut *transaction, &mut parser, asked.partial, &mut doubtful).await?;
         }
         parser.finish()?;
-        stage(&mut *transaction, &mut parser, asked.partial).await?;
+        stage(&mut *transaction, &mut parser, asked.partial, &mut doubtful).await?;
 
         let count = parser.failed();
         metrics::counter!("tandem_lines_refused_total").increment(count);
         let errors = parser.errors().to_vec();
+        let diverted = !doubtful.is_empty();
+        let conflicts = errors.iter().filter(|error| error.kind == LineErrorKind::Conflict);
+        doubtful.extend(conflicts.filter_map(|error| error.table.clone()));
+        if !doubtful.is_empty() {
+            // A table that somebody else has changed by now may take them: who is told no throws them away.
+            transaction.confirm(&doubtful).await?;
+        }
+        if let Some(digest) = &mut digest {
+            // With other lines refused it is another write, though of the same bytes: what was acknowledged must be there.
+            errors.iter().for_each(|error| digest.update(error.line.to_be_bytes()));
+            digest.update(count.to_be_bytes());
+        }
         if count > 0 && !asked.partial {
             return Err(Failure::Lines { errors, count, written: None });
         }
@@ -99,7 +108,7 @@ impl Service {
         let telling = asked.options.token.is_some() || parser.all_stamped();
         let digest = digest.filter(|_| telling).map(|digest| digest.finalize().to_vec());
         let written = match parser.rows() {
-            0 => None,
+            0 if !diverted => None,
             rows => {
                 let receipt = transaction.commit(digest).await?;
                 if !receipt.duplicate {
@@ -115,13 +124,25 @@ impl Service {
     }
 }
 
-/// Hands on what is complete. Once a line was refused and that spoils the rest, the rest is read for its errors only.
-async fn stage(transaction: &mut dyn LineTransaction, parser: &mut Parser, partial: bool) -> Result<()> {
-    let spoilt = parser.failed() > 0 && !partial;
-    for rows in parser.take() {
-        if !spoilt {
-            transaction.stage(rows).await?;
-        }
+/// Hands on what is complete, and notes the tables of lines that are kept aside. Once a line was refused and that spoils
+/// the rest, the rest is read for its errors only.
+async fn stage(
+    transaction: &mut dyn LineTransaction,
+    parser: &mut Parser,
+    partial: bool,
+    aside_of: &mut BTreeSet<String>,
+) -> Result<()> {
+    let (ready, aside) = (parser.take(), parser.take_diverted());
+    if parser.failed() > 0 && !partial {
+        return Ok(());
+    }
+    for rows in ready {
+        transaction.stage(rows).await?;
+    }
+    if !aside.is_empty() {
+        metrics::counter!("tandem_lines_diverted_total").increment(aside.len() as u64);
+        aside_of.extend(aside.iter().map(|line| line.table.clone()));
+        transaction.divert(aside).await?;
     }
     Ok(())
 }

@@ -122,3 +122,40 @@ proptest! {
         prop_assert_eq!(parts, whole);
     }
 }
+
+#[test]
+fn series_that_come_again_mean_the_same() {
+    // Of two tables, in changing order, with refused lines of theirs between, and through several batches.
+    let line = |i: usize| match i % 11 {
+        3 => format!("t,host=h{} x=oops {i}\n", i % 5),
+        7 => format!("u,host=h{},dc=d{} y={i}.5,host=\"not this\" {i}\n", i % 3, i % 2),
+        8 => format!("u,dc=d{},host=h{} y={i}.5 {i}\n", i % 2, i % 3),
+        9 => format!("t,host=,dc=d1 x={i}i {i}\n"),
+        _ => format!("t,host=h{},dc=d{} x={i}i {i}\n", i % 5, i % 2),
+    };
+    let limits = Limits { batch_bytes: 8_000, errors: 1_000, ..Limits::default() };
+    let body: String = (0..1_000).map(line).collect();
+    let read = read_with(Settings { limits, ..settings() }, &Known::default(), body.as_bytes().chunks(333));
+    let bad: Vec<usize> = (0..1_000).filter(|i| i % 11 == 3).collect();
+    assert_eq!(read.errors.iter().map(|error| error.line as usize - 1).collect::<Vec<_>>(), bad);
+    assert!(read.batches.len() > 8, "{}", read.batches.len());
+    for (table, names) in [("t", ["timestamp", "host", "dc", "x"]), ("u", ["timestamp", "host", "dc", "y"])] {
+        let of = |name: &str| -> Vec<String> {
+            let batches = read.batches.iter().filter(|batch| batch.table == table);
+            batches.flat_map(|batch| shown(&batch.batch, name)).collect()
+        };
+        let columns = names.map(of);
+        let lines = (0..1_000).filter(|i| i % 11 != 3 && (table == "u") == matches!(i % 11, 7 | 8));
+        for (row, i) in lines.enumerate() {
+            let host = match (table, i % 11) {
+                ("u", _) => format!("h{}", i % 3),
+                (_, 9) => "-".to_owned(),
+                _ => format!("h{}", i % 5),
+            };
+            let dc = if i % 11 == 9 { "d1".to_owned() } else { format!("d{}", i % 2) };
+            let value = if table == "u" { format!("{i}.5") } else { i.to_string() };
+            let found: Vec<&str> = columns.iter().map(|column| column[row].as_str()).collect();
+            assert_eq!(found, [&i.to_string(), &host, &dc, &value]);
+        }
+    }
+}

@@ -58,7 +58,7 @@ fn wrong_declarations_are_refused_and_say_why() {
             "fortnight",
         ),
         (with(&|s| s.options = vec![option("colour", "red")]), ErrorKind::InvalidInput, "colour"),
-        (with(&|s| s.options = vec![option("schema", "x")]), ErrorKind::Unsupported, "not supported yet"),
+        (with(&|s| s.options = vec![option("schema", "x")]), ErrorKind::InvalidInput, "no value"),
         (with(&|s| s.options = vec![option("ttl", "1 day or so")]), ErrorKind::InvalidInput, "ttl"),
         (with(&|s| s.options = vec![option("compression", "rar")]), ErrorKind::InvalidInput, "rar"),
         (with(&|s| s.options = vec![option("timestamp", "ts"); 2]), ErrorKind::InvalidInput, "twice"),

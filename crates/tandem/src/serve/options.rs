@@ -14,8 +14,8 @@ use super::security::SecurityArgs;
 
 /// Runs a node.
 ///
-/// Without any option: a database in ./tandem-data, Flight on 127.0.0.1:8815, HTTP on 127.0.0.1:9000. Any number of
-/// nodes may be started on one store.
+/// Without any option: a database in ./tandem-data, Flight on 127.0.0.1:8815, HTTP on 127.0.0.1:9000, PostgreSQL's
+/// protocol on 127.0.0.1:8812. Any number of nodes may be started on one store.
 #[derive(clap::Args, Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ServeArgs {
@@ -32,6 +32,9 @@ pub struct ServeArgs {
     /// Address of the HTTP listener (health, metrics), or off [default: 127.0.0.1:9000]
     #[arg(long, env = "TANDEM_HTTP", value_name = "ADDR")]
     http: Option<String>,
+    /// Address of the listener for PostgreSQL's clients, or off [default: 127.0.0.1:8812, if that port is free]
+    #[arg(long, env = "TANDEM_PG", value_name = "ADDR")]
+    pg: Option<String>,
     /// Written, as JSON with the bound addresses, once requests are accepted
     #[arg(long, env = "TANDEM_READY_FILE", value_name = "PATH")]
     ready_file: Option<PathBuf>,
@@ -82,6 +85,8 @@ pub struct Options {
     pub store_options: Vec<(String, String)>,
     pub flight: String,
     pub http: String,
+    /// `None`: nobody asked for it, and it is wanted if its port is free.
+    pub pg: Option<String>,
     pub ready_file: Option<PathBuf>,
     pub security: SecurityArgs,
     pub node: NodeConfig,
@@ -129,6 +134,7 @@ impl ServeArgs {
             store_options: store_option.iter().map(|text| key_value(text)).collect::<Result<_>>()?,
             flight: self.flight.or(file.flight).unwrap_or_else(|| "127.0.0.1:8815".to_owned()),
             http: self.http.or(file.http).unwrap_or_else(|| "127.0.0.1:9000".to_owned()),
+            pg: self.pg.or(file.pg),
             ready_file: self.ready_file.or(file.ready_file),
             security: self.security.or(file.security),
             node,

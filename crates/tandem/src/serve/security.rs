@@ -16,7 +16,7 @@ pub struct SecurityArgs {
     /// Who may connect: lines `read TOKEN [name]` or `write TOKEN [name]`; nodes show each other the first that may write
     #[arg(long, env = "TANDEM_AUTH_TOKEN_FILE", value_name = "FILE", help_heading = "Security")]
     auth_token_file: Option<PathBuf>,
-    /// Certificate of this node, PEM, with those that vouch for it after it; turns TLS on for Flight and HTTP
+    /// Certificate of this node, PEM, with those that vouch for it after it; turns TLS on for Flight, HTTP and PostgreSQL
     #[arg(long, env = "TANDEM_TLS_CERT", value_name = "FILE", help_heading = "Security")]
     tls_cert: Option<PathBuf>,
     /// Key of the certificate, PEM

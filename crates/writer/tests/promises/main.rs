@@ -14,4 +14,5 @@ mod races;
 mod rows;
 mod scenario;
 mod sim;
+mod times;
 mod tokens;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use futures::StreamExt;
-use tandem_env::Env;
 use tandem_env::sim::{FaultStore, SimClock, join};
+use tandem_env::{Clock, Env};
 use tandem_log::Log;
 use tandem_manifest::{SchemaPolicy, Step};
 use tandem_types::{Error, Result, TableName};
@@ -61,7 +61,21 @@ pub struct Node {
 
 impl Node {
     pub async fn try_open(store: &Arc<FaultStore>, seed: u64, config: WriterConfig) -> Result<Self> {
-        let env = join(store, seed);
+        Self::in_env(join(store, seed), config).await
+    }
+
+    /// On a machine whose clock is not that of the others.
+    pub async fn open_by(
+        store: &Arc<FaultStore>,
+        seed: u64,
+        clock: impl FnOnce(Arc<dyn Clock>) -> Arc<dyn Clock>,
+    ) -> Self {
+        let mut env = join(store, seed);
+        env.clock = clock(env.clock);
+        Self::in_env(env, config()).await.unwrap()
+    }
+
+    async fn in_env(env: Env, config: WriterConfig) -> Result<Self> {
         let log = Log::open(env.clone()).await?;
         let state = log.recover_within(&config.limit, env.clock.now_micros()).await?.manifest;
         let writer = Writer::start(log.clone(), state, config);
