@@ -9,7 +9,7 @@ import warnings
 warnings.simplefilter("ignore")
 
 import flightsql.sqlalchemy  # noqa: E402, F401
-from sqlalchemy import BigInteger, Column, DateTime, MetaData, String, Table, create_engine, func, inspect, select, text  # noqa: E402
+from sqlalchemy import BigInteger, Column, MetaData, String, Table, create_engine, func, inspect, select, text  # noqa: E402
 
 ADDRESS = f"datafusion+flightsql://{sys.argv[1]}?insecure=True"
 PREPARED = "&feature-sqlalchemy-prepared-statements=on&feature-sqlalchemy-primary-keys=on"
@@ -51,7 +51,7 @@ def core():
 
 
 def writes():
-    table = Table("alchemy_made", MetaData(), Column("ts", DateTime), Column("n", BigInteger), Column("t", String))
+    table = Table("alchemy_made", MetaData(), Column("n", BigInteger), Column("t", String))
     with engine.connect() as connection:
         table.create(connection, checkfirst=True)
         assert inspect(engine).has_table("alchemy_made")
