@@ -507,7 +507,7 @@ def test_nodes_differ_over_a_column_s_type(tmp_path):
             answers = list(pool.map(write, range(120)))
         statuses = [answer.status for answer in answers]
         assert set(statuses) <= {204, 400, 503}, statuses
-        assert all(204 in statuses[i : i + 2] for i in range(0, 120, 2)), "one of each two"
+        assert all({204, 503} & set(statuses[i : i + 2]) for i in range(0, 120, 2)), "one of each two, or both may come again"
         for answer in answers:
             assert answer.status == 204 or "differ" in answer.json()["message"], answer.text
         good = statuses.count(204)
@@ -515,7 +515,8 @@ def test_nodes_differ_over_a_column_s_type(tmp_path):
             cursor.execute("SELECT count(*) FROM differ UNION ALL SELECT count(*) FROM beside")
             assert cursor.fetchall() == [(good,), (good,)]
         # Tried again, all that is left is final.
-        assert {write(i).status for i, status in enumerate(statuses) if status == 503} <= {400}
+        final = [write(i).status if status == 503 else status for i, status in enumerate(statuses)]
+        assert all(sorted(final[i : i + 2]) == [204, 400] for i in range(0, 120, 2)), final
 
 
 def test_a_replica_says_who_writes(own_node, tmp_path):
