@@ -57,7 +57,8 @@ fn unknown_is_created() {
 
 #[test]
 fn other_bytes_at_the_same_seq() {
-    caught(Mutant::OtherBytesAtSameSeq, 600, &["I2", "I8"], faulty);
+    // A number that is taken for another's, and is nobody's yet, is also missed by upkeep.
+    caught(Mutant::OtherBytesAtSameSeq, 600, &["I2", "I8", "I9"], faulty);
 }
 
 /// Nodes that hear of each other's commits give up a create that hangs: here they do not, and it lands when the log is
