@@ -2,16 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, EXPECT, USER_AGENT, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use serde_json::json;
 use tandem_access::{Access, Right};
-use tandem_env::Clock;
+use tandem_env::{Clock, within};
 use tandem_types::{Error, ErrorKind, Result};
 
 use crate::lines::parameters;
@@ -20,6 +23,10 @@ use crate::lines::parameters;
 const REFUSED: &str = "tandem_auth_refused_total";
 /// What needs no token.
 const OPEN: &[&str] = &["/healthz", "/ping", "/health", "/settings"];
+
+/// What is read of the body of a request that is not let in, and for how long.
+const HEARD_OUT: usize = 256 << 10;
+const HEARD_FOR: Duration = Duration::from_secs(2);
 
 /// Clients whose token nobody asked for that are remembered.
 const TOLD: usize = 64;
@@ -51,9 +58,28 @@ async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> 
         }
         Err(error) => {
             metrics::counter!(REFUSED, "via" => "http").increment(1);
-            refusal(request.uri().path(), &error)
+            let answer = refusal(request.uri().path(), &error);
+            // Who asks first sends nothing before he is answered.
+            if !request.headers().contains_key(EXPECT) {
+                hear_out(request.into_body(), &*guard.clock).await;
+            }
+            answer
         }
     }
+}
+
+/// Reads a little of what is not wanted: who is still sending when the connection ends may never see the answer.
+async fn hear_out(body: Body, clock: &dyn Clock) {
+    let reading = async {
+        let (mut pieces, mut heard) = (body.into_data_stream(), 0);
+        while heard < HEARD_OUT
+            && let Some(Ok(piece)) = pieces.next().await
+        {
+            heard += piece.len();
+        }
+    };
+    // Too slow is as well as too long.
+    let _ = within(clock, HEARD_FOR, reading).await;
 }
 
 impl Guard {
@@ -130,7 +156,6 @@ fn refusal(path: &str, error: &Error) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use axum::routing::{get, post};
     use tandem_access::Tokens;
     use tandem_env::SystemClock;
