@@ -47,6 +47,7 @@ mod session;
 mod show;
 mod statement;
 mod system;
+pub mod text;
 mod transaction;
 pub mod wire;
 mod write;

@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use bytes::{BufMut, BytesMut};
 use tandem_access::Right;
+use tandem_sql::text::{leading, statements, tokens, unquoted};
 use tandem_types::{Error, Result, TableName};
 
 use crate::connection::{Connection, Stop};
@@ -14,7 +15,6 @@ use crate::encode::{Rows, copy_csv, copy_text};
 use crate::errors::Failure;
 use crate::message::Message;
 use crate::statement::{Outcome, counted_tag};
-use crate::text::{leading, statements, tokens, unquoted};
 
 /// A `COPY` that was understood.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow_schema::SchemaRef;
+use tandem_sql::text::statements;
 use tandem_types::{Error, Result};
 
 use crate::connection::{Connection, Stop};
@@ -13,7 +14,6 @@ use crate::encode::Rows;
 use crate::errors::Failure;
 use crate::message::{Bind, Format, Message, Target};
 use crate::statement::{Kind, Outcome, Portal, Running, Statement, counted_tag};
-use crate::text::statements;
 use crate::types::oid_of;
 
 /// The type of the message that ends what belongs together.

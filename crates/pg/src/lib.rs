@@ -35,7 +35,6 @@ mod settings;
 mod simple;
 mod startup;
 mod statement;
-mod text;
 mod types;
 
 pub use server::{PgConfig, serve};

@@ -1,10 +1,10 @@
 //! Statements that are about PostgreSQL's ways and not about data: parameters, and what clients clean up with.
 
+use tandem_sql::text::{after, leading, unquoted};
 use tandem_types::{Error, Result};
 
 use crate::copy::{self, Copy};
 use crate::settings::Settings;
-use crate::text::{after, leading, unquoted};
 
 /// A statement that this edge answers itself.
 #[derive(Clone, Debug, PartialEq)]

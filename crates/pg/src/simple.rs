@@ -1,9 +1,10 @@
 //! The simple protocol: a text with statements, answered with rows in text.
 
+use tandem_sql::text::statements;
+
 use crate::connection::{Connection, Stop};
 use crate::encode::Rows;
 use crate::statement::{Outcome, Running, can_join, counted_tag};
-use crate::text::statements;
 
 impl Connection {
     /// Runs the statements of a text. Those that change something are one transaction, unless the text says otherwise.

@@ -7,12 +7,12 @@ use arrow::array::RecordBatch;
 use arrow_schema::SchemaRef;
 use futures::stream::BoxStream;
 use tandem_sql::Prepared;
+use tandem_sql::text::leading;
 use tandem_types::Result;
 
 use crate::catalog::Question;
 use crate::local::Local;
 use crate::message::{ColumnInfo, Format};
-use crate::text::leading;
 use crate::types::column_info;
 
 /// A statement, prepared.

@@ -9,12 +9,12 @@ use arrow_schema::DataType;
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::prelude::SessionContext;
+use tandem_sql::text::unquoted;
 use tandem_types::Error;
 
 use super::View;
 use super::tables::{self, namespace_oid};
 use crate::errors::UNDEFINED_TABLE;
-use crate::text::unquoted;
 use crate::types::{TYPES, by_oid, item_of};
 
 /// What a number stands for.
@@ -206,7 +206,7 @@ impl Names {
         if let Ok(number) = text.trim().parse() {
             return Some(number);
         }
-        let tokens = crate::text::tokens(text);
+        let tokens = tandem_sql::text::tokens(text);
         let parts: Vec<String> =
             tokens
                 .iter()

@@ -12,12 +12,12 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+use tandem_sql::text::{tokens, unquoted};
 use tandem_types::{Error, Result};
 
 use super::View;
 use super::tables::{OWNER, is_empty};
 use crate::settings::SERVER_VERSION;
-use crate::text::{tokens, unquoted};
 
 /// Of the text of a question; those of tools have some thousand bytes.
 const MAX_BYTES: usize = 64 << 10;

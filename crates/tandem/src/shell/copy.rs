@@ -1,8 +1,7 @@
 //! `COPY (query) TO 'file'`: the query runs on the server, the file is written here.
 
+use tandem_sql::text::{blank_len, token_len};
 use tandem_types::{Error, Result};
-
-use super::split::{blank_prefix, token_len};
 
 /// Kinds of files that a copy writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +126,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
     let mut found = Vec::new();
     let mut start = 0;
     loop {
-        start += blank_prefix(text.get(start..).unwrap_or_default());
+        start += blank_len(text.get(start..).unwrap_or_default());
         let left = text.get(start..).unwrap_or_default();
         let len = token_len(left);
         if len == 0 {

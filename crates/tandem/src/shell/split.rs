@@ -1,5 +1,7 @@
 //! Cutting text into statements, with an eye for quotes, comments and dollar quotes.
 
+use tandem_sql::text::{blank_len, token_len};
+
 /// What stands at the beginning of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
@@ -13,7 +15,7 @@ pub enum Piece<'a> {
 
 /// Takes the first piece off `text`; returns it and what follows.
 pub fn next_piece(text: &str) -> (Piece<'_>, &str) {
-    let start = blank_prefix(text);
+    let start = blank_len(text);
     let body = text.get(start..).unwrap_or_default();
     if body.starts_with('\\') {
         let end = body.find('\n').unwrap_or(body.len());
@@ -47,73 +49,6 @@ pub fn is_complete(text: &str) -> bool {
     }
 }
 
-/// Length of the spaces and comments that `text` begins with.
-pub fn blank_prefix(text: &str) -> usize {
-    let mut at = 0;
-    loop {
-        let left = text.get(at..).unwrap_or_default();
-        let Some(c) = left.chars().next() else { return at };
-        if c.is_whitespace() {
-            at += c.len_utf8();
-        } else if left.starts_with("--") || left.starts_with("/*") {
-            at += token_len(left);
-        } else {
-            return at;
-        }
-    }
-}
-
-/// Length of what `text` begins with: a quoted thing, a comment, a dollar quote, or one character.
-/// What is not closed reaches to the end of the text.
-pub fn token_len(text: &str) -> usize {
-    let to_end = text.len();
-    match text.chars().next() {
-        None => 0,
-        Some(quote @ ('\'' | '"' | '`')) => {
-            text.get(1..).and_then(|s| s.find(quote)).map_or(to_end, |i| i + 2)
-        }
-        Some('-') if text.starts_with("--") => text.find('\n').unwrap_or(to_end),
-        Some('/') if text.starts_with("/*") => comment_len(text),
-        Some('$') => dollar_tag(text).map_or(1, |tag| {
-            let body = text.get(tag.len()..).unwrap_or_default();
-            body.find(tag).map_or(to_end, |i| i + 2 * tag.len())
-        }),
-        // A word is taken whole, so that a dollar inside a name opens no quote.
-        Some(c) if c.is_alphanumeric() || c == '_' => {
-            text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(to_end)
-        }
-        Some(c) => c.len_utf8(),
-    }
-}
-
-fn comment_len(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    let (mut depth, mut at) = (0_usize, 0);
-    while at < bytes.len() {
-        match bytes.get(at..at + 2) {
-            Some(b"/*") => (depth, at) = (depth + 1, at + 2),
-            Some(b"*/") => {
-                (depth, at) = (depth - 1, at + 2);
-                if depth == 0 {
-                    return at;
-                }
-            }
-            _ => at += 1,
-        }
-    }
-    text.len()
-}
-
-/// `$$` or `$tag$` at the beginning of `text`; `$1` is a parameter, not a quote.
-fn dollar_tag(text: &str) -> Option<&str> {
-    let name = text.strip_prefix('$')?;
-    let end = name.find('$')?;
-    let tag = name.get(..end)?;
-    let fits = tag.chars().all(|c| c.is_alphanumeric() || c == '_')
-        && !tag.starts_with(|c: char| c.is_ascii_digit());
-    if fits { text.get(..end + 2) } else { None }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -140,6 +75,11 @@ mod tests {
         let (found, rest) = all(text);
         assert_eq!(found, ["SELECT ';''; ', \";\" -- a;b\n, 1", "select $$;$$, $t$ $$;$u$ $t$"]);
         assert_eq!(rest, "select 3");
+    }
+
+    #[test]
+    fn quotes_may_be_escaped_and_names_stand_in_backticks() {
+        assert_eq!(all("select E'\\';', `a;b`; select 2;").0, ["select E'\\';', `a;b`", "select 2"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Text of statements, looked at without being understood: where one ends, and which words it begins with.
+//! Text of statements, looked at without being understood: where one ends, and which words it begins with. Quotes and comments
+//! are those of the dialect that statements are parsed in.
 
 /// The statements of a text, without their semicolons; those of nothing but space and comments left out.
-pub(crate) fn statements(text: &str) -> Vec<&str> {
+pub fn statements(text: &str) -> Vec<&str> {
     let mut all = Vec::new();
     let (mut start, mut at) = (0, 0);
     while at < text.len() {
@@ -20,7 +21,7 @@ pub(crate) fn statements(text: &str) -> Vec<&str> {
 }
 
 /// The tokens that a statement begins with, at most `count`: words in lower case, all else as it is.
-pub(crate) fn leading(statement: &str, count: usize) -> Vec<String> {
+pub fn leading(statement: &str, count: usize) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut left = statement;
     while tokens.len() < count {
@@ -38,13 +39,14 @@ pub(crate) fn leading(statement: &str, count: usize) -> Vec<String> {
 
 /// A token and where it begins.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Token<'a> {
+pub struct Token<'a> {
+    /// In bytes.
     pub at: usize,
     pub text: &'a str,
 }
 
 /// All tokens of a statement, as they are written.
-pub(crate) fn tokens(statement: &str) -> Vec<Token<'_>> {
+pub fn tokens(statement: &str) -> Vec<Token<'_>> {
     let mut all = Vec::new();
     let mut at = 0;
     loop {
@@ -60,7 +62,7 @@ pub(crate) fn tokens(statement: &str) -> Vec<Token<'_>> {
 }
 
 /// What follows the first `count` tokens.
-pub(crate) fn after(statement: &str, count: usize) -> &str {
+pub fn after(statement: &str, count: usize) -> &str {
     let mut left = statement;
     for _ in 0..count {
         left = left.get(blank_len(left)..).unwrap_or_default();
@@ -69,8 +71,8 @@ pub(crate) fn after(statement: &str, count: usize) -> &str {
     left.trim()
 }
 
-/// Spaces and comments at the beginning.
-fn blank_len(text: &str) -> usize {
+/// Length of the spaces and comments that a text begins with.
+pub fn blank_len(text: &str) -> usize {
     let mut at = 0;
     loop {
         let left = text.get(at..).unwrap_or_default();
@@ -84,12 +86,12 @@ fn blank_len(text: &str) -> usize {
 
 /// Length of what a text begins with: a quoted thing, a comment, a word, or one character. What is not closed reaches to
 /// the end.
-fn token_len(text: &str) -> usize {
+pub fn token_len(text: &str) -> usize {
     let whole = text.len();
     let mut letters = text.char_indices();
     match letters.next().map(|(_, letter)| letter) {
         None => 0,
-        Some(quote @ ('\'' | '"')) => {
+        Some(quote @ ('\'' | '"' | '`')) => {
             text.get(1..).and_then(|rest| rest.find(quote)).map_or(whole, |end| end + 2)
         }
         Some('e' | 'E') if text.get(1..2) == Some("'") => escaped_len(text),
@@ -151,8 +153,8 @@ fn dollar_tag(text: &str) -> Option<&str> {
 }
 
 /// A word or a quoted text without its quotes.
-pub(crate) fn unquoted(token: &str) -> String {
-    for quote in ['\'', '"'] {
+pub fn unquoted(token: &str) -> String {
+    for quote in ['\'', '"', '`'] {
         if let Some(inner) = token.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)) {
             return inner.replace(&format!("{quote}{quote}"), &quote.to_string());
         }
@@ -168,12 +170,12 @@ mod tests {
 
     #[test]
     fn semicolons_in_quotes_and_comments_end_nothing() {
-        let text = "SELECT ';' ; -- a;b\n /* ; /* ; */ */ INSERT INTO \"a;b\" VALUES (E'\\';', $$;$$, $t$;$t$, $1);;\n";
+        let text = "SELECT ';' ; -- a;b\n /* ; /* ; */ */ INSERT INTO \"a;b\" (`c;`) VALUES (E'\\';', $$;$$, $t$;$t$, $1);;\n";
         assert_eq!(
             statements(text),
             [
                 "SELECT ';'",
-                "-- a;b\n /* ; /* ; */ */ INSERT INTO \"a;b\" VALUES (E'\\';', $$;$$, $t$;$t$, $1)"
+                "-- a;b\n /* ; /* ; */ */ INSERT INTO \"a;b\" (`c;`) VALUES (E'\\';', $$;$$, $t$;$t$, $1)"
             ]
         );
         assert_eq!(statements(" ; -- nothing\n;"), [""; 0]);
@@ -195,7 +197,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_cut(text in "[a-z'\"$;E\\\\/* \n-]{0,40}") {
+        fn any_text_is_cut(text in "[a-z'\"`$;E\\\\/* \n-]{0,40}") {
             for statement in statements(&text) {
                 prop_assert!(text.contains(statement));
                 let _ = (leading(statement, 5), after(statement, 3));
