@@ -91,7 +91,7 @@ pub const DATABASE_SETTINGS: &[SettingDef] = &[
         name: "failover_after",
         default: "3s",
         description: "a single primary that was silent for so long is replaced by another node; off: never",
-        check: |v| v == "off" || duration(v),
+        check: duration_or_off,
     },
     SettingDef {
         name: "history_window",
@@ -134,14 +134,14 @@ pub const DATABASE_SETTINGS: &[SettingDef] = &[
         name: "line_ttl",
         default: "off",
         description: "the ttl of tables that line protocol makes",
-        check: |v| v == "off" || duration(v),
+        check: duration_or_off,
     },
     SettingDef {
         name: "line_dedup_window",
         default: "10m",
         description: "the line_dedup_window of tables without a primary key that line protocol makes; off keeps all that is \
                       sent",
-        check: |v| v == "off" || duration(v),
+        check: duration_or_off,
     },
     SettingDef {
         name: "line_on_type_conflict",
@@ -175,13 +175,13 @@ pub const TABLE_OPTIONS: &[SettingDef] = &[
         name: "dedup_window",
         default: "off",
         description: "a write without a token that equals one of so short a time before is taken for the same",
-        check: |v| v == "off" || duration(v),
+        check: duration_or_off,
     },
     SettingDef {
         name: "line_dedup_window",
         default: "off",
         description: "the same, of requests of line protocol alone, by the same client; where dedup_window does not say it",
-        check: |v| v == "off" || duration(v),
+        check: duration_or_off,
     },
     SettingDef {
         name: "on_duplicate",
@@ -194,7 +194,7 @@ pub const TABLE_OPTIONS: &[SettingDef] = &[
         name: "ttl",
         default: "off",
         description: "partitions older than this are dropped whole",
-        check: |v| v == "off" || duration(v),
+        check: duration_or_off,
     },
     SettingDef {
         name: "schema",
@@ -210,6 +210,10 @@ pub const TABLE_OPTIONS: &[SettingDef] = &[
         check: |v| matches!(v, "reject" | "divert"),
     },
 ];
+
+fn duration_or_off(value: &str) -> bool {
+    value == "off" || duration(value)
+}
 
 fn positive(value: &str) -> bool {
     value.parse::<u64>().is_ok_and(|n| n > 0)

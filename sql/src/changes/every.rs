@@ -112,7 +112,9 @@ impl EveryTable {
         sections.sort_unstable();
         for (key, place) in sections {
             let Some((table, shape, schema)) = shapes.get(place) else { continue };
-            let header = run.iter().find(|header| header.seq == key.seq);
+            // A run has no gap.
+            let at = key.seq.0.checked_sub(first.seq.0).and_then(|at| usize::try_from(at).ok());
+            let header = at.and_then(|at| run.get(at));
             let section = table.tail_section(&key);
             let (Some(header), Some(section)) = (header, section) else { continue };
             out.whole(key.seq);

@@ -132,15 +132,7 @@ fn interval(out: &mut BytesMut, months: i32, days: i32, micros: i64) -> std::fmt
 
 /// A row for `COPY … TO STDOUT` in text format, with its line end.
 pub(crate) fn copy_text(values: &[Option<String>], delimiter: char, null: &str) -> String {
-    let mut line = String::new();
-    for (at, value) in values.iter().enumerate() {
-        if at > 0 {
-            line.push(delimiter);
-        }
-        let Some(value) = value else {
-            line.push_str(null);
-            continue;
-        };
+    copy_line(values, delimiter, null, |line, value| {
         for letter in value.chars() {
             match letter {
                 '\\' => line.push_str("\\\\"),
@@ -151,22 +143,12 @@ pub(crate) fn copy_text(values: &[Option<String>], delimiter: char, null: &str) 
                 other => line.push(other),
             }
         }
-    }
-    line.push('\n');
-    line
+    })
 }
 
 /// The same in CSV.
 pub(crate) fn copy_csv(values: &[Option<String>], delimiter: char, null: &str) -> String {
-    let mut line = String::new();
-    for (at, value) in values.iter().enumerate() {
-        if at > 0 {
-            line.push(delimiter);
-        }
-        let Some(value) = value else {
-            line.push_str(null);
-            continue;
-        };
+    copy_line(values, delimiter, null, |line, value| {
         let special = |letter: char| letter == delimiter || matches!(letter, '"' | '\n' | '\r');
         if value == null || value.contains(special) {
             line.push('"');
@@ -174,6 +156,24 @@ pub(crate) fn copy_csv(values: &[Option<String>], delimiter: char, null: &str) -
             line.push('"');
         } else {
             line.push_str(value);
+        }
+    })
+}
+
+fn copy_line(
+    values: &[Option<String>],
+    delimiter: char,
+    null: &str,
+    mut write: impl FnMut(&mut String, &str),
+) -> String {
+    let mut line = String::new();
+    for (at, value) in values.iter().enumerate() {
+        if at > 0 {
+            line.push(delimiter);
+        }
+        match value {
+            Some(value) => write(&mut line, value),
+            None => line.push_str(null),
         }
     }
     line.push('\n');
