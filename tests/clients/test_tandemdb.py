@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import json
+import math
 import pathlib
 import random
 import re
@@ -126,8 +127,12 @@ def test_addresses_are_read_however_they_are_written(parts):
     read = lambda text: [address.url for address in parts.retry.addresses(text)]  # noqa: E731
     assert read(" h:1, grpc://H:1/,http://h:1,grpc+tcp://h:1") == ["grpc://h:1"]
     assert read("https://[fe80::a]:1,grpc+tls://b:2") == ["grpc+tls://[fe80::a]:1", "grpc+tls://b:2"]
-    for wrong in ("", " , ", "ftp://h:1", "grpc://", "grpc://h:1/path", "grpc://u@h:1", "a:1,ftp://b:2"):
+    assert read(["a:1", "b:1,c:1"]) == ["grpc://a:1", "grpc://b:1", "grpc://c:1"] and read("https://lb") == ["grpc+tls://lb"]
+    for wrong in ("", " , ", "ftp://h:1", "grpc://", "grpc://h:1/path", "grpc://u@h:1", "a:1,ftp://b:2", "h:x", "h:99999", "h:0", [], 3, [3]):
         with pytest.raises(parts.InvalidInput, match="address"):
+            read(wrong)
+    for wrong in ("localhost", "grpc://[::1]"):
+        with pytest.raises(parts.InvalidInput, match="names no port: write grpc://.*:8815"):
             read(wrong)
 
 
@@ -295,6 +300,34 @@ def test_a_refusal_after_a_lost_try_says_nothing_of_that_try(parts, scripted, la
         db.write("t", [{"a": 1}])
 
 
+def test_too_few_nodes_in_time_is_still_written(parts, scripted):
+    late = parts.errors.Failure(parts.QuorumTimeout("committed at 7, and applied by 0 of 1 other nodes", seq=7), lost=False)
+    db, said = scripted([late, FakeStream(answered(parts, tandem_snapshot_seq="7"))])
+    with pytest.raises(parts.QuorumTimeout, match="same write with token=.*what is missing") as caught:
+        db.write("t", {"a": list(range(200))}, piece_bytes=500)
+    assert "do not write it again" not in str(caught.value), "of several pieces only the first one is there"
+    assert caught.value.token == said[0][1]
+    db.sql("SELECT 1")
+    assert said[-1][1]["min_seq"] == 7, "a read sees it all the same"
+
+
+def test_a_stream_whose_source_fails_says_what_is_written(parts, scripted):
+    def source(error):
+        yield pa.table({"a": list(range(100))})
+        raise error
+
+    for error, kind in ((OSError("the disk is gone"), OSError), (KeyboardInterrupt(), KeyboardInterrupt)):
+        db, said = scripted([answered(parts, tandem_seq="7")])
+        with pytest.raises(kind) as caught:
+            db.write("t", source(error), piece_bytes=500)
+        [note] = caught.value.__notes__
+        assert f"token={said[0][1]!r}" in note and "rows before" in note
+    db, said = scripted([answered(parts, tandem_seq="7")])
+    with pytest.raises(parts.InvalidInput, match="rows before these are written") as caught:
+        db.write("t", iter([pa.table({"a": list(range(100))}), 3]), piece_bytes=500)
+    assert caught.value.token == said[0][1] and caught.value.rows > 0
+
+
 def test_errors_come_from_trailers_then_from_codes(parts):
     said = "Flight returned unavailable error, with message: node b is a replica. gRPC client debug context: x. Client context: OK"
     headers = {"tandem-error": ["not-writer"], "tandem-writer": ["grpc://a:1"], "tandem-seq": [b"7"]}
@@ -317,6 +350,11 @@ def test_errors_come_from_trailers_then_from_codes(parts):
     assert parts.errors.failure_of(late, unserved).lost and not parts.errors.failure_of(late, served).lost
     reset = pa.flight.FlightInternalError("Flight returned internal error, with message: Received RST_STREAM with error code 2")
     assert type(parts.errors.failure_of(reset, unserved).error) is parts.Unavailable
+    web = pa.ArrowNotImplementedError("Flight returned unimplemented error, with message: Received http2 header with status: 404")
+    assert "--flight" in str(parts.errors.failure_of(web, unserved).error)
+    for said, hint in [("certificate verify failed: unable", r"tls_ca="), ("SSL routines::wrong version number", "grpc://")]:
+        error = parts.errors.failure_of(pa.flight.FlightUnavailableError(gone + "failed to connect to all addresses; " + said), unserved).error
+        assert hint in str(error) and hint in str(error.about("given up after 3 tries")), "in other words too"
     assert issubclass(parts.NotWriter, parts.Unavailable) and issubclass(parts.Behind, TimeoutError)
 
 
@@ -346,6 +384,44 @@ def test_frames_of_all_kinds_become_tables(parts):
     for wrong in (3, "text", [], [3], iter([]), pd.DataFrame(), [{"a": 1}, {"a": "x"}]):
         with pytest.raises(parts.InvalidInput):
             list(pieces(wrong)[1])
+    twice = frame.set_index("time", drop=False)
+    assert gathered(pieces(twice)).column_names == COLUMNS, "an index that is a column as well"
+    assert gathered(pieces(twice.set_index("city", append=True))).column_names == [*COLUMNS[:1], "temp", "city"]
+    assert gathered(pieces(pd.DataFrame({"n": [0, 1]}, index=pd.RangeIndex(2, name="n")))).column_names == ["n"]
+
+
+def test_what_cannot_be_a_table_is_said_with_the_way_out(parts):
+    frame = weather(2)
+    for wrong, said in [
+        (frame["temp"], "to_frame"),
+        (pl.Series("a", [1]), "to_frame"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "'a' twice"),
+        (pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")])), "several levels"),
+        (frame.set_index(frame["time"] + pd.Timedelta(1, "h"), drop=False), "'time'.*index and.*column"),
+        (pd.DataFrame({"a": pd.arrays.SparseArray([0, 1])}), "no type for.*parse"),
+        (pl.DataFrame({"a": pl.Series([object()], dtype=pl.Object)}), "'a'.*Object"),
+        (pl.DataFrame({"a": pl.Series([1], dtype=pl.Int128)}), "no type for"),
+        ({"a": [1, 2], "b": [1]}, "columns"),
+        ({"a": 5, "b": 6}, "list of dicts"),
+        ({"a": "text"}, "list of dicts"),
+        ([{"a": 2**70}], "one type"),
+        (np.arange(3), "ndarray"),
+        (iter([3]), "int"),
+    ]:
+        with pytest.raises(parts.InvalidInput, match=said):
+            list(parts.frames.pieces(wrong)[1])
+
+
+def test_rows_that_come_one_by_one_are_gathered(parts):
+    rows = [{"n": n, "text": "x" * 100, **({"late": 1} if n > 900 else {})} for n in range(20_000)]
+    pieces = [list(parts.frames.pieces(iter(rows), 500_000)[1]) for _ in range(2)]
+    assert [p.num_rows for p in pieces[0]] == [p.num_rows for p in pieces[1]] and len(pieces[0]) > 2
+    assert sum(sum(c.num_chunks for c in p.columns) for p in pieces[0]) < 300, "rows are no messages of their own"
+    assert [row["n"] for p in pieces[0] for row in p.to_pylist()] == list(range(20_000))
+    made = []
+    large = ({"blob": made.append(n) or b"x" * 100_000} for n in range(100))
+    next(parts.frames.pieces(large, 1_000_000)[1])
+    assert len(made) < 40, "large rows do not wait for many others"
 
 
 def test_pieces_are_of_their_size_and_always_the_same(parts):
@@ -366,14 +442,30 @@ def test_names_and_arguments_are_checked_before_anything_is_sent(parts, scripted
     for name in ("", ".", "a.", ".a", "a.b.c", '"a', '"a"b'):
         with pytest.raises(parts.InvalidInput, match="table"):
             db.write(name, [{"a": 1}])
-    for options in ({"schema": "loose"}, {"timestamp": "a"}, {"token": ""}, {"token": "ä"}, {"token": "x" * 129}):
+    for options in (
+        *({"schema": "loose"}, {"timestamp": "a"}, {"token": ""}, {"token": "ä"}, {"token": "x" * 129}),
+        # The pieces' tokens are longer.
+        {"token": "x" * 128},
+        {"schema": "create", "options": {"ttl": None}},
+        *({"timeout": wrong} for wrong in (0, -1, math.nan, "5", True)),
+    ):
         with pytest.raises(parts.InvalidInput):
             db.write("t", [{"a": 1}], **options)
+    number, text = (parts.statements.ingest("t", "create", None, {"target_file_size": value}, None) for value in (7, "7"))
+    assert number == text
+    for params in ("text", 5, {"a": 1}, {1}):
+        for call in (db.sql, db.execute):
+            with pytest.raises(parts.InvalidInput, match="list of values"):
+                call("SELECT $1", params)
+    with pytest.raises(parts.InvalidInput, match="timeout"):
+        parts.connect("h:1", timeout=-1)
+    assert parts.statements.moment(datetime.date(2024, 5, 1)) == {"time": "2024-05-01"}
     for statement in ("BEGIN", "  -- why\n set tandem.ack = store", "/* x */ COMMIT"):
         with pytest.raises(parts.InvalidInput, match="session"):
             db.execute(statement)
     with pytest.raises(parts.InvalidInput, match="parameter 2"):
         parts.frames.parameters([1, object()])
+    assert parts.frames.parameters([pd.NaT, pd.NA, np.int64(3)]).to_pylist() == [{"$1": None, "$2": None, "$3": 3}]
     assert not said
 
 
@@ -636,6 +728,28 @@ def test_a_transaction_is_one_commit(tandemdb, db, table):
         assert tx.done.duplicate is duplicate
 
 
+def test_a_transaction_keeps_no_half_of_a_stream_whose_source_fails(tandemdb, db, table):
+    def source():
+        yield from (weather(100, first) for first in (0, 100))
+        raise OSError("the disk is gone")
+
+    def interrupted(link):
+        raise KeyboardInterrupt
+
+    db.write(table, weather(1), schema="create")
+    with pytest.raises(tandemdb.SerializationFailure, match="half way.*the disk is gone"), db.transaction() as tx:
+        with pytest.raises(OSError):
+            tx.write(table, source(), piece_bytes=500)
+    with pytest.raises(tandemdb.SerializationFailure, match="interrupted"), db.transaction() as tx:
+        with pytest.raises(KeyboardInterrupt):
+            tx._run(interrupted)
+    with db.transaction() as tx:
+        with pytest.raises(tandemdb.InvalidInput):
+            tx.write(table, iter([3]))
+        assert tx.write(table, weather(4, 1)) == 4
+    assert db.sql(f"SELECT count(*) FROM {table}").scalar() == 5
+
+
 def test_changes_up_to_now_and_from_a_read_on(db, table):
     db.write(table, weather(5), schema="create", timestamp="time")
     full = db.sql(f"SELECT * FROM {table}")
@@ -717,7 +831,7 @@ def test_tokens_and_tls(tandemdb, tls_node, certificates):  # noqa: F811
     for token in (None, "wrong-token-0123456789"):
         with pytest.raises(tandemdb.Unauthenticated, match=r"connect\(token="):
             tandemdb.connect(url, token=token, tls_ca=ca)
-    with pytest.raises(tandemdb.Unavailable):
+    with pytest.raises(tandemdb.Unavailable, match="tls_ca="):
         tandemdb.connect(url, token=WRITER, tls_ca=certificates / "other.pem", retry_for=0.5)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from tandemdb import frames, statements, wire
 from tandemdb.changes import AGAIN_CHANGES, Changes
-from tandemdb.errors import Failure, InvalidInput, NotFound, SchemaConflict, TandemError, of_write, seq_of
+from tandemdb.errors import Failure, InvalidInput, NotFound, QuorumTimeout, SchemaConflict, TandemError, of_write, seq_of
 from tandemdb.result import Result, Written
 from tandemdb.retry import AGAIN, Links, Tries, addresses
 from tandemdb.statements import Moment, Schema
@@ -25,20 +25,23 @@ from tandemdb.wire import Access, Answer, Link, Stream
 TIMEOUT_SECONDS = 60.0
 RETRY_SECONDS = 30.0
 TOKEN_BYTES_MAX = 128
+# A piece's number, behind the token.
+NUMBER_BYTES_MAX = len("#9999999")
 
 Progress = Union[bool, Callable[[int, Union[int, None]], object], None]
 T = TypeVar("T")
 
 
 def connect(
-    urls: str,
+    urls: str | Sequence[str],
     *,
     token: str | None = None,
     tls_ca: str | os.PathLike[str] | bytes | None = None,
     timeout: float = TIMEOUT_SECONDS,
     retry_for: float = RETRY_SECONDS,
 ) -> Database:
-    """Connects to one of several nodes of a database: `grpc://host:port` or `grpc+tls://host:port`, by commas.
+    """Connects to one of several nodes of a database: `grpc://host:port` or `grpc+tls://host:port`, by commas
+    or as a list.
 
     `token` is the access token, by default what the environment variable TANDEM_AUTH_TOKEN says; `tls_ca` a file with the
     certificates to believe, or its content, by default TANDEM_TLS_CA, else those that the machine believes. `timeout` is
@@ -53,6 +56,7 @@ def connect(
     tls_ca = tls_ca if tls_ca is not None else os.environ.get("TANDEM_TLS_CA")
     if tls_ca is not None and not isinstance(tls_ca, bytes):
         tls_ca = pathlib.Path(tls_ca).read_bytes()
+    statements.seconds(timeout)
     access = Access(token.strip() if token else None, tls_ca)
     database = Database(Links(addresses(urls), lambda address: Link(address, access)), access, timeout, retry_for)
     database.sql("SELECT 1").close()
@@ -90,9 +94,10 @@ class Database:
     ) -> Result:
         """Runs a query. `params` stand for `$1`, `$2` ... or `?`.
 
-        `at` reads the past: a seq, `"seq:12"`, a datetime (UTC if it has no zone), or a time as text. `min_seq` waits until
+        `at` reads the past: a seq, `"seq:12"`, a datetime (UTC if it has no zone), a date, or a time as text. `min_seq` waits until
         the node has applied that commit, `read="latest"` until it has all that are committed now, by any node.
         """
+        params, seconds = frames.listed(params), self._seconds(timeout)
         ask: dict[str, Any] = {} if at is None else {"as_of": statements.moment(at)}
         seen = 0 if at is not None else self._written
         if min_seq is not None or seen:
@@ -103,7 +108,7 @@ class Database:
 
         def begin(link: Link) -> Stream:
             asked[:] = [link]
-            return statements.read(link, query, params, ask, headers, self._seconds(timeout))
+            return statements.read(link, query, params, ask, headers, seconds)
 
         def again(failure: Failure) -> Stream:
             tries.failed(asked[0], failure)
@@ -147,7 +152,7 @@ class Database:
         *,
         schema: Schema = "strict",
         timestamp: str | None = None,
-        options: Mapping[str, str] | None = None,
+        options: Mapping[str, str | int] | None = None,
         ack: str | None = None,
         ack_timeout: float | None = None,
         token: str | None = None,
@@ -156,7 +161,7 @@ class Database:
         timeout: float | None = None,
     ) -> Written:
         """Appends rows to `table` or `schema.table`, exactly once: a frame of pandas or polars, an Arrow table, batch or
-        reader, a list of dicts, a dict of columns, or an iterator of any of these.
+        reader, a list of dicts, a dict of columns, or an iterator of frames, tables, batches or dicts, each of them a row.
 
         `schema="add"` adds columns that the table does not have, `"create"` makes the table as well, with `timestamp` as its
         designated timestamp and other `options` of CREATE TABLE ... WITH, such as `partition_by`.
@@ -170,17 +175,24 @@ class Database:
         """
         command, policy = statements.ingest(table, schema, timestamp, options, None)
         headers = {**policy, **statements.acknowledged(ack, ack_timeout)}
-        base = self._token(token)
+        # Pieces behind the first one have a number behind the token.
+        base = self._token(token, TOKEN_BYTES_MAX - NUMBER_BYTES_MAX)
+        seconds = self._seconds(timeout)
         told = _teller(progress, table)
         total, pieces = frames.pieces(data, piece_bytes)
         done: Written | None = None
-        for number, piece in enumerate(pieces):
-            try:
-                one = self._write_piece(command, piece, headers, base if number == 0 else f"{base}#{number}", timeout)
-            except TandemError as error:
-                raise _of_piece(error, table, schema, base, done) from None
-            done = _both(done, one, base)
-            told(done.rows or 0, total)
+        try:
+            for number, piece in enumerate(pieces):
+                one = self._write_piece(command, piece, headers, base if number == 0 else f"{base}#{number}", seconds)
+                done = _both(done, one, base)
+                told(done.rows or 0, total)
+        except TandemError as error:
+            raise _of_piece(error, table, schema, base, done) from None
+        except BaseException as error:
+            # The user's own, of what the rows come from. Before Python 3.11 there is no place to say it.
+            if done is not None and hasattr(error, "add_note"):
+                error.add_note(f"{done.rows} rows before were written into {table}; the same write with token={base!r} goes on behind them")
+            raise
         assert done is not None
         return done
 
@@ -197,8 +209,9 @@ class Database:
         """Runs a statement that returns no rows (CREATE, INSERT, UPDATE, DELETE ...), exactly once."""
         statements.refuse_sessions(statement)
         token = self._token(token)
+        params, seconds = frames.listed(params), self._seconds(timeout)
         headers = {"tandem-token": token, **statements.seen_at_least(self._written), **statements.acknowledged(ack, ack_timeout)}
-        return self._write(token, lambda link: statements.execute(link, statement, params, None, headers, self._seconds(timeout)))
+        return self._write(token, lambda link: statements.execute(link, statement, params, None, headers, seconds))
 
     def transaction(self, *, token: str | None = None, ack: str | None = None, ack_timeout: float | None = None) -> Transaction:
         """Several writes and statements as one commit, all or nothing, on one node:
@@ -234,11 +247,11 @@ class Database:
 
     # Inside
 
-    def _write_piece(self, command: bytes, rows: pa.Table, headers: Mapping[str, str], token: str, timeout: float | None) -> Written:
+    def _write_piece(self, command: bytes, rows: pa.Table, headers: Mapping[str, str], token: str, seconds: float) -> Written:
         headers = {**headers, "tandem-token": token}
 
         def send(link: Link) -> tuple[Answer, int | None]:
-            reply, answer = link.put(command, rows, headers, self._seconds(timeout))
+            reply, answer = link.put(command, rows, headers, seconds)
             return answer, wire.record_count(reply)
 
         return self._write(token, send)
@@ -248,10 +261,15 @@ class Database:
         try:
             answer, rows = self._try(tries, send)
         except TandemError as error:
+            self._committed_all_the_same(error)
             raise of_write(error, tries.maybe_done, token) from None
         written = Written.of(answer, rows, token, tries.count)
         self._wrote(written.seq)
         return written
+
+    def _committed_all_the_same(self, error: TandemError) -> None:
+        if isinstance(error, QuorumTimeout):
+            self._wrote(error.seq or 0)
 
     def _wrote(self, seq: int) -> None:
         with self._lock:
@@ -269,13 +287,13 @@ class Database:
         return Tries(self._links, self._retry_for, again)
 
     def _seconds(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else timeout
+        return self._timeout if timeout is None else statements.seconds(timeout)
 
-    def _token(self, given: str | None) -> str:
+    def _token(self, given: str | None, bytes_max: int = TOKEN_BYTES_MAX) -> str:
         if given is None:
             return f"{self._producer}-{next(self._counter)}"
-        if not 0 < len(given) <= TOKEN_BYTES_MAX or not given.isascii() or not given.isprintable():
-            raise InvalidInput(f"a token has 1 to {TOKEN_BYTES_MAX} ASCII characters, and {given!r} has not")
+        if not 0 < len(given) <= bytes_max or not given.isascii() or not given.isprintable():
+            raise InvalidInput(f"a token has 1 to {bytes_max} ASCII characters, and {given!r} has not")
         return given
 
 
@@ -289,6 +307,9 @@ def _of_piece(error: TandemError, table: str, schema: str, token: str, done: Wri
             "tables hold times in UTC without a zone unless they were made otherwise; a zone is dropped by "
             ".dt.tz_convert(None) in pandas, .dt.convert_time_zone('UTC').dt.replace_time_zone(None) in polars"
         )
+    if isinstance(error, QuorumTimeout):
+        # One piece is there, and others perhaps not.
+        error.hint = "the same write with token= this error's .token writes what is missing, and nothing twice"
     if done is not None:
         kept = error.with_message(f"{error.message}; {done.rows} rows before these are written into {table}")
         kept.hint = "the same write with token= this error's .token goes on behind them, and writes nothing twice"

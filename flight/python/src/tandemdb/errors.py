@@ -39,7 +39,9 @@ class TandemError(Exception):
 
     def with_message(self, message: str) -> TandemError:
         """The same error in other words."""
-        return type(self)(message, seq=self.seq, writer=self.writer, token=self.token, rows=self.rows)
+        other = type(self)(message, seq=self.seq, writer=self.writer, token=self.token, rows=self.rows)
+        other.hint = self.hint
+        return other
 
 
 class InvalidInput(TandemError, ValueError):
@@ -185,6 +187,13 @@ _SAID = re.compile(
 )
 # How gRPC says that there was no connection to send anything over.
 _UNSENT = "failed to connect to all addresses"
+# How gRPC says that it met a web server that knows nothing of it, such as a node's other port.
+_WEB = "http2 header with status"
+# Why there was no connection, and what mends that.
+_TLS = {
+    "certificate verify failed": "the node's certificate is not one to be believed: name the file of the right ones with connect(tls_ca=...)",
+    "wrong version number": "the node speaks no TLS: write grpc:// before its address",
+}
 # How gRPC says, with various codes, that the connection broke.
 _BROKEN = ("RST_STREAM", "Stream removed", "Socket closed", "GOAWAY", "Connection reset")
 
@@ -210,11 +219,15 @@ def failure_of(raised: BaseException, headers: Mapping[str, Sequence[str | bytes
     words = (match["words"] or match["cancelled"]) if match else unsaid
     said = match["said"] if match else text
     kind = BY_CODE.get(header(headers, "tandem-error") or "") or BY_WORDS.get(words, InternalError)
+    if kind is Unsupported and _WEB in said:
+        kind, said = InvalidInput, f"what listens at the address speaks HTTP and not Flight ({said}): give the address of the node's --flight"
     by_server = bool(headers)
     if not by_server and kind in (InternalError, Cancelled) and any(sign in said for sign in _BROKEN):
         kind = Unavailable
     seq = header(headers, "tandem-seq")
     error = kind(said or "no reason was given", seq=int(seq) if seq else None, writer=header(headers, "tandem-writer"))
+    if kind is Unavailable:
+        error.hint = next((hint for sign, hint in _TLS.items() if sign in said), "")
     broken = not by_server and kind in (Unavailable, Timeout, InternalError, Cancelled) and _UNSENT not in said
     return Failure(error, lost=broken or kind is OutcomeUnknown)
 

@@ -7,9 +7,10 @@ given to it.
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -43,10 +44,13 @@ class Address:
         return f"grpc+{'tls' if self.tls else 'tcp'}://{self.authority}"
 
 
-def addresses(urls: str) -> list[Address]:
-    """Addresses separated by commas; at least one, each once."""
+def addresses(urls: str | Sequence[str]) -> list[Address]:
+    """Addresses separated by commas, or a list of them; at least one, each once."""
     found: list[Address] = []
-    for url in (part.strip() for part in urls.split(",")):
+    listed = [urls] if isinstance(urls, str) else urls
+    if not isinstance(listed, Sequence) or not all(isinstance(url, str) for url in listed):
+        raise InvalidInput(f"{urls!r} is no address: write grpc://host:port, several by commas")
+    for url in (part.strip() for text in listed for part in text.split(",")):
         if not url:
             continue
         scheme, _, rest = url.rpartition("://")
@@ -55,6 +59,12 @@ def addresses(urls: str) -> list[Address]:
             raise InvalidInput(f"the address {url!r} has the unknown scheme {scheme!r}: write grpc://host:port or grpc+tls://host:port")
         if not authority or any(c in authority for c in "/ @?"):
             raise InvalidInput(f"the address {url!r} is not of the form grpc://host:port")
+        port = re.fullmatch(r"(?:\[.*\]|[^:]*)(?::(.*))?", authority)
+        if port is None or (port[1] is not None and not (port[1].isdecimal() and 0 < int(port[1]) < 1 << 16)):
+            raise InvalidInput(f"the address {url!r} has a port that is no number from 1 to 65535")
+        # Of TLS there is a usual one.
+        if port[1] is None and scheme not in ("grpc+tls", "https"):
+            raise InvalidInput(f"the address {url!r} names no port: write grpc://{authority}:8815, if the node listens there")
         address = Address(authority, scheme in ("grpc+tls", "https"))
         if address not in found:
             found.append(address)

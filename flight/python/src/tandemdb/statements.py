@@ -15,7 +15,7 @@ from tandemdb.errors import Failure, InvalidInput, seq_of
 from tandemdb.wire import Answer, Link, Stream
 
 Schema = Literal["strict", "add", "create"]
-Moment = Union[int, str, datetime.datetime]
+Moment = Union[int, str, datetime.date]
 
 _NO_QUERY = "the statement returns no rows: run it with execute()"
 _NO_UPDATE = "the statement returns rows: run it with sql()"
@@ -106,7 +106,16 @@ def moment(at: Moment) -> dict[str, Any]:
     if isinstance(at, str):
         seq = re.fullmatch(r"\s*seq:(\d+)\s*", at)
         return {"seq": int(seq[1])} if seq else {"time": at}
+    if isinstance(at, datetime.date):
+        return {"time": at.isoformat()}
     return {"seq": seq_of(at, "at")}
+
+
+def seconds(timeout: float) -> float:
+    """A time-out, checked."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise InvalidInput(f"timeout is {timeout!r}, and not a number of seconds above 0; math.inf is for ever")
+    return timeout
 
 
 def acknowledged(ack: str | None, timeout: float | None) -> dict[str, str]:
@@ -115,14 +124,17 @@ def acknowledged(ack: str | None, timeout: float | None) -> dict[str, str]:
 
 
 def ingest(
-    table: str, schema: Schema, timestamp: str | None, options: Mapping[str, str] | None, transaction: bytes | None
+    table: str, schema: Schema, timestamp: str | None, options: Mapping[str, str | int] | None, transaction: bytes | None
 ) -> tuple[bytes, dict[str, str]]:
     """The command and the headers of an append."""
     if schema not in ("strict", "add", "create"):
         raise InvalidInput(f"schema is {schema!r}, and not one of strict, add, create")
     if (timestamp or options) and schema != "create":
         raise InvalidInput("timestamp and options are for making a table: write with schema='create'")
-    with_options = {**(options or {}), **({"timestamp": timestamp} if timestamp else {})}
+    for name, value in (options or {}).items():
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise InvalidInput(f"the option {name} is {value!r}, and neither a text nor a whole number")
+    with_options = {**{name: str(value) for name, value in (options or {}).items()}, **({"timestamp": timestamp} if timestamp else {})}
     return wire.ingest(table_path(table), schema == "create", with_options, transaction), {"tandem-schema": schema}
 
 

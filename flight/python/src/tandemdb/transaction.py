@@ -49,6 +49,7 @@ class Transaction:
 
     def sql(self, query: str, params: Sequence[Any] | None = None, *, timeout: float | None = None) -> Result:
         """Runs a query on the transaction's snapshot, and on what it wrote itself."""
+        params = frames.listed(params)
         seconds = self._database._seconds(timeout)
         stream = self._run(lambda link: statements.planned(link, query, params, self._id, self._seen, seconds))
         return Result(stream, self._fail)
@@ -56,6 +57,7 @@ class Transaction:
     def execute(self, statement: str, params: Sequence[Any] | None = None, *, timeout: float | None = None) -> int | None:
         """Runs a statement; the rows that it changed, if it counts them."""
         statements.refuse_sessions(statement)
+        params = frames.listed(params)
         seconds = self._database._seconds(timeout)
         return self._run(lambda link: statements.execute(link, statement, params, self._id, self._seen, seconds))[1]
 
@@ -66,7 +68,7 @@ class Transaction:
         *,
         schema: Schema = "strict",
         timestamp: str | None = None,
-        options: Mapping[str, str] | None = None,
+        options: Mapping[str, str | int] | None = None,
         piece_bytes: int = frames.PIECE_BYTES,
         timeout: float | None = None,
     ) -> int:
@@ -75,14 +77,15 @@ class Transaction:
         headers = {**policy, **self._seen}
         seconds = self._database._seconds(timeout)
         written = 0
-        for piece in frames.pieces(data, piece_bytes)[1]:
-            try:
+        try:
+            for piece in frames.pieces(data, piece_bytes)[1]:
                 reply, _ = self._run(partial(Link.put, command=command, rows=piece, headers=headers, timeout=seconds))
-            except TandemError as error:
-                if written:
-                    self._broken = f"a write into {table} failed half way: {error.message}"
-                raise
-            written += wire.record_count(reply) or 0
+                written += wire.record_count(reply) or 0
+        except BaseException as error:
+            # What the rows come from may fail as well, and whoever catches that must not commit half of them.
+            if written:
+                self._broken = f"a write into {table} failed half way: {getattr(error, 'message', '') or repr(error)}"
+            raise
         return written
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -107,6 +110,7 @@ class Transaction:
         except Failure as failure:
             if not failure.lost:
                 self._roll_back(link)
+                self._database._committed_all_the_same(failure.error)
                 self._fail(failure)
             self._left(failure)
             said = f"the connection was lost during the commit: {failure.error.message}; whether it was committed is not known"
@@ -132,6 +136,9 @@ class Transaction:
             return call(self._link)
         except Failure as failure:
             self._fail(failure)
+        except (KeyboardInterrupt, SystemExit):
+            self._broken = "a call was interrupted, and it is not known what it did"
+            raise
 
     def _fail(self, failure: Failure) -> NoReturn:
         error = failure.error
