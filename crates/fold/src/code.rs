@@ -3,7 +3,7 @@
 //! Numbers and times are themselves; strings, and whatever has no 64 bits, are numbered as they come. What a value's
 //! number is does not depend on its Arrow encoding, so that a dictionary and plain strings meet.
 
-use arrow::array::{Array, ArrayAccessor, ArrayIter, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayAccessor, ArrayIter, ArrayRef, AsArray, GenericByteViewArray};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::*;
@@ -14,10 +14,15 @@ use tandem_types::{Error, Result};
 
 use crate::broken;
 use crate::common::{is_bytes, is_text, plain};
-use crate::hash::{hash_bytes, seed};
+use crate::hash::{hash_bytes, hash_words, seed};
 
 /// The code of a value that was not met when codes were given out. Numbered values stay far below.
 pub(crate) const UNKNOWN: u64 = u64::MAX;
+
+/// Views that are remembered while a column of them is coded: 2 to the power of this, at most.
+const VIEW_BITS: u32 = 11;
+/// No view: nothing is that long.
+const NO_VIEW: u128 = u128::MAX;
 
 /// How values of a type become codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,13 +228,40 @@ fn bytes(array: &dyn Array, number: &mut dyn FnMut(&[u8]) -> u64) -> Result<Vec<
     Ok(match array.data_type() {
         DataType::Utf8 => each(array.as_string::<i32>(), number),
         DataType::LargeUtf8 => each(array.as_string::<i64>(), number),
-        DataType::Utf8View => each(array.as_string_view(), number),
+        DataType::Utf8View => views(array.as_string_view(), number),
         DataType::Binary => each(array.as_binary::<i32>(), number),
         DataType::LargeBinary => each(array.as_binary::<i64>(), number),
-        DataType::BinaryView => each(array.as_binary_view(), number),
+        DataType::BinaryView => views(array.as_binary_view(), number),
         DataType::FixedSizeBinary(_) => each(array.as_fixed_size_binary(), number),
         other => return Err(unexpected(other)),
     })
+}
+
+/// As [`bytes`], of views: equal views of one array stand for equal bytes, and columns that repeat their values repeat their views,
+/// since short ones hold the bytes themselves and long ones were mostly read from a dictionary. To compare views is far cheaper
+/// than to look bytes up.
+fn views<T: ByteViewType>(array: &GenericByteViewArray<T>, number: &mut dyn FnMut(&[u8]) -> u64) -> Vec<u64> {
+    let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0);
+    let mut met = vec![(NO_VIEW, UNKNOWN); 1 << VIEW_BITS.min(array.len().max(1).ilog2())];
+    let places = met.len();
+    let code = |(row, view): (usize, &u128)| {
+        if nulls.is_some_and(|nulls| nulls.is_null(row)) {
+            return UNKNOWN;
+        }
+        let place = (hash_words(&[*view as u64, (*view >> 64) as u64], 0) as usize) & (places - 1);
+        match met.get_mut(place) {
+            Some((seen, code)) if seen == view => *code,
+            place => {
+                let bytes: &[u8] = array.value(row).as_ref();
+                let code = number(bytes);
+                if let Some(place) = place {
+                    *place = (*view, code);
+                }
+                code
+            }
+        }
+    };
+    array.views().iter().enumerate().map(code).collect()
 }
 
 /// Byte strings, numbered from 0 in the order in which they came.

@@ -23,12 +23,12 @@ use crate::zone::comparable;
 /// separate look does.
 const SHARED_KEYS_MAX: usize = 1 << 16;
 
-/// Gives a phase its indexes, and tells it which clauses must be scanned for.
+/// Gives a phase its indexes, and tells it which clauses must be scanned for. Those that a shared look-up answers need neither.
 pub(crate) fn index(phase: &mut Phase, ids: &[ColumnId], schema: &SchemaRef) -> Result<()> {
     let mut handles: BTreeMap<usize, Vec<(usize, &Handle)>> = BTreeMap::new();
     let mut lookups: BTreeMap<Vec<usize>, Vec<(usize, &Lookup)>> = BTreeMap::new();
     let mut scans = Vec::new();
-    for (at, clause) in phase.clauses.iter().enumerate() {
+    for (at, clause) in phase.clauses.iter().enumerate().filter(|(_, clause)| !clause.shared) {
         match &clause.bound.action {
             Action::Delete(selection) | Action::Update { selection, .. } => match &selection.handle {
                 Some(handle) => {
@@ -50,7 +50,7 @@ pub(crate) fn index(phase: &mut Phase, ids: &[ColumnId], schema: &SchemaRef) -> 
     let type_of = |field: usize| plain(schema.field(field).data_type());
     let mut indexes = Vec::new();
     for (field, handles) in handles {
-        indexes.push(by_values(field, type_of(field), &handles)?);
+        indexes.push(by_values(field, schema, &handles)?);
     }
     for (fields, lookups) in lookups {
         let types: Vec<DataType> = fields.iter().map(|f| type_of(*f)).collect();
@@ -94,7 +94,9 @@ fn narrow_down(clauses: &mut [Clause], ids: &[ColumnId], schema: &SchemaRef) {
     }
 }
 
-fn by_values(field: usize, data_type: DataType, handles: &[(usize, &Handle)]) -> Result<Index> {
+/// One hash table for handles on a field, each with the number of its clause.
+pub(crate) fn by_values(field: usize, schema: &SchemaRef, handles: &[(usize, &Handle)]) -> Result<Index> {
+    let data_type = plain(schema.field(field).data_type());
     let mut table = KeyTable::new(std::slice::from_ref(&data_type), false)?;
     let mut hits = Vec::new();
     for (clause, handle) in handles {

@@ -10,7 +10,11 @@ use crate::frame::Frame;
 use crate::key_table::KeyTable;
 use crate::scan::{narrow, scan};
 use crate::selection::Conjunct;
+use crate::shared::Found;
 use crate::zone::{Spans, Zone};
+
+/// A clause that is left with less than one row in so many is not asked for its zones.
+const FEW: usize = 8;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -29,6 +33,8 @@ pub(crate) struct Clause {
     pub(crate) effect: Effect,
     /// Fields, with the ranges outside which it selects nothing.
     pub(crate) zones: Vec<(usize, Zone)>,
+    /// Whether its handle is looked up for all phases at once.
+    pub(crate) shared: bool,
 }
 
 /// What it does to the rows that it selects.
@@ -61,9 +67,18 @@ pub(crate) enum Entries {
     Shared { starts: Vec<u32>, hits: Vec<(u32, u32)> },
 }
 
+impl Index {
+    /// Calls `found(row, number of the key)` for the rows that have one of its keys, in order.
+    pub(crate) fn probe(&self, frame: Frame<'_>, mut found: impl FnMut(u32, u32)) -> Result<()> {
+        let column = |field: &usize| frame.columns.get(*field).cloned();
+        let key: Vec<ArrayRef> = self.fields.iter().filter_map(column).collect();
+        self.table.probe(&key, |row, number| found(row as u32, number))
+    }
+}
+
 impl Entries {
     /// Calls `hit(clause, looked-up row)` for all that a key stands for.
-    fn each(&self, number: u32, mut hit: impl FnMut(usize, u32)) {
+    pub(crate) fn each(&self, number: u32, mut hit: impl FnMut(usize, u32)) {
         match self {
             Self::Lookup { clause, rows } => {
                 if let Some(row) = rows.get(number as usize) {
@@ -124,12 +139,30 @@ impl Clause {
 impl Phase {
     /// The rows that each clause acts on, in the order of the log; clauses that act on none are left out. Those whose time
     /// lies outside `span`, the batch's first and last timestamp, are not looked at, nor those whose zones the batch misses.
-    pub(crate) fn select(&self, frame: Frame<'_>, span: Option<(i64, i64)>) -> Result<Vec<(&Clause, Hits)>> {
+    /// `found`: what shared look-ups select.
+    pub(crate) fn select(
+        &self,
+        frame: Frame<'_>,
+        span: Option<(i64, i64)>,
+        found: Found,
+    ) -> Result<Vec<(&Clause, Hits)>> {
         let spans = Spans::new(frame.columns);
-        let active: Vec<bool> = self.clauses.iter().map(|c| c.is_active(span, &spans)).collect();
+        let active: Vec<bool> = self.clauses.iter().map(|c| !c.shared && c.is_active(span, &spans)).collect();
         let is_active = |clause: usize| active.get(clause).copied().unwrap_or(false);
         let mut looked_up: Vec<Option<Hits>> = Vec::new();
         looked_up.resize_with(self.clauses.len(), || None);
+        for (clause, rows) in found {
+            // To find the batch's ranges costs more than to look at a few rows.
+            let few = rows.len() < frame.rows / FEW;
+            let is_active = |c: &Clause| {
+                if few { overlaps(c.bound.time(), span) } else { c.is_active(span, &spans) }
+            };
+            if self.clauses.get(clause).is_some_and(is_active)
+                && let Some(into) = looked_up.get_mut(clause)
+            {
+                *into = Some(Hits::Rows(rows));
+            }
+        }
         for index in &self.indexes {
             if index.clauses.iter().any(|clause| is_active(*clause)) {
                 self.look_up(index, frame, &active, &mut looked_up)?;
@@ -160,12 +193,10 @@ impl Phase {
         active: &[bool],
         into: &mut [Option<Hits>],
     ) -> Result<()> {
-        let key: Vec<ArrayRef> =
-            index.fields.iter().filter_map(|field| frame.columns.get(*field).cloned()).collect();
         let mut counts = vec![0usize; self.clauses.len()];
         let mut matches: Vec<(u32, u32)> = Vec::new();
-        index.table.probe(&key, |row, number| {
-            matches.push((row as u32, number));
+        index.probe(frame, |row, number| {
+            matches.push((row, number));
             index.entries.each(number, |clause, _| {
                 if let Some(count) = counts.get_mut(clause) {
                     *count += 1;

@@ -24,6 +24,7 @@ use crate::kernel::{Value, run};
 use crate::node::Rows;
 use crate::overlay::Overlay;
 use crate::phase::{Clause, Effect, Hits, Phase};
+use crate::shared::Shared;
 
 /// Mutations in order, made ready for batches of one shape. Cheap to clone; worth making once per scan, not per batch.
 #[derive(Clone, Debug)]
@@ -38,6 +39,7 @@ struct Program {
     /// The field of the designated timestamp.
     timestamp: Option<usize>,
     phases: Vec<Phase>,
+    shared: Shared,
 }
 
 /// What mutations do to a batch.
@@ -76,15 +78,21 @@ impl Mutations {
         let mut phases: Vec<(Phase, BTreeSet<usize>)> = Vec::new();
         for bound in mutations {
             if let Some(effect) = effect(bound, ids, schema)? {
-                place(&mut phases, Clause { bound: Arc::clone(bound), effect, zones: Vec::new() }, ids)?;
+                place(
+                    &mut phases,
+                    Clause { bound: Arc::clone(bound), effect, zones: Vec::new(), shared: false },
+                    ids,
+                )?;
             }
         }
+        let assigned: BTreeSet<usize> = phases.iter().flat_map(|(_, fields)| fields).copied().collect();
         let mut phases: Vec<Phase> = phases.into_iter().map(|(phase, _)| phase).collect();
+        let shared = Shared::new(&mut phases, &assigned, ids, schema)?;
         for phase in &mut phases {
             index(phase, ids, schema)?;
         }
         let timestamp = timestamp.and_then(|timestamp| ids.iter().position(|id| *id == timestamp));
-        let program = Program { ids: ids.to_vec(), schema: schema.clone(), timestamp, phases };
+        let program = Program { ids: ids.to_vec(), schema: schema.clone(), timestamp, phases, shared };
         Ok(Self { program: Arc::new(program) })
     }
 
@@ -212,9 +220,10 @@ impl Program {
         let span = self.span(&columns);
         let mut deleted: Option<BooleanBufferBuilder> = None;
         let mut changed = BTreeSet::new();
-        for phase in &self.phases {
+        let mut found = self.shared.find(Frame { ids: &self.ids, columns: &columns, rows })?;
+        for (at, phase) in self.phases.iter().enumerate() {
             let frame = Frame { ids: &self.ids, columns: &columns, rows };
-            let selected = phase.select(frame, span)?;
+            let selected = phase.select(frame, span, found.remove(&at).unwrap_or_default())?;
             let mut overlays: BTreeMap<usize, Overlay> = BTreeMap::new();
             for (clause, hits) in selected {
                 match &clause.effect {

@@ -190,7 +190,7 @@ proptest! {
 
     #[test]
     fn many_simple_mutations_are_as_one_after_the_other(
-        rows in prop::collection::vec(row(), 1..10),
+        rows in prop::collection::vec(row(), 1..40),
         mutations in prop::collection::vec((simple(), prop::option::of(simple()), prop::option::of(int())), 0..12),
         text in 0usize..3,
     ) {
