@@ -50,7 +50,8 @@ def load(flight):
         "c": n,
     }
     with flight.cursor() as cursor:
-        cursor.adbc_ingest("wires", pa.table(columns), mode="create")
+        # The driver sends a batch as one message, of 16 MiB at most.
+        cursor.adbc_ingest("wires", pa.table(columns).to_reader(max_chunksize=65_536), mode="create")
         cursor.execute("OPTIMIZE TABLE wires")
 
 

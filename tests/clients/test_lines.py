@@ -258,6 +258,16 @@ def test_lines_go_into_tables_that_exist(node):
     assert post(node, "/write", "unmade v=1i 5\n", tandem_schema="add").status == 400
 
 
+def test_lines_that_would_widen_a_strict_table_are_refused_one_by_one(node):
+    node.sql("CREATE TABLE narrow (ts TIMESTAMP, i SMALLINT, r REAL) WITH (schema = 'strict')")
+    answer = post(node, "/api/v2/write", "narrow i=6i,r=0.5 2000\nnarrow i=70000i 3000\nnarrow r=0.1 4000\n")
+    assert answer.status == 400 and [line["line_number"] for line in answer.json()["data"]] == [2, 3], answer.text
+    assert 'table "narrow", column "i": the column is Int16, the line has an integer' in answer.json()["message"]
+    assert node.sql("SELECT i, r FROM narrow") == [(6, 0.5)]
+    assert post(node, "/write", "narrow i=70000i 3000\n", tandem_schema="add").status == 204
+    assert node.sql("SELECT i FROM narrow ORDER BY i") == [(6,), (70_000,)]
+
+
 def test_a_token_commits_once(node):
     first = post(node, "/write", "once v=1i 1\n", tandem_token="lines 1")
     again = post(node, "/write", "once v=1i 1\n", tandem_token="lines 1")

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::BodyDataStream;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, EXPECT, USER_AGENT, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
@@ -61,18 +61,18 @@ async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> 
             let answer = refusal(request.uri().path(), &error);
             // Who asks first sends nothing before he is answered.
             if !request.headers().contains_key(EXPECT) {
-                hear_out(request.into_body(), &*guard.clock).await;
+                hear_out(&mut request.into_body().into_data_stream(), HEARD_OUT, &*guard.clock).await;
             }
             answer
         }
     }
 }
 
-/// Reads a little of what is not wanted: who is still sending when the connection ends may never see the answer.
-async fn hear_out(body: Body, clock: &dyn Clock) {
+/// Reads a little of what is not wanted, `most` bytes: who is still sending when the connection ends may never see the answer.
+pub(crate) async fn hear_out(pieces: &mut BodyDataStream, most: usize, clock: &dyn Clock) {
     let reading = async {
-        let (mut pieces, mut heard) = (body.into_data_stream(), 0);
-        while heard < HEARD_OUT
+        let mut heard = 0;
+        while heard < most
             && let Some(Ok(piece)) = pieces.next().await
         {
             heard += piece.len();
@@ -156,6 +156,7 @@ fn refusal(path: &str, error: &Error) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use axum::routing::{get, post};
     use tandem_access::Tokens;
     use tandem_env::SystemClock;

@@ -11,6 +11,8 @@ use crate::error::{Step, Stop};
 
 /// The one type of elements that there is.
 const DOUBLE: u8 = 10;
+/// In its place, of an array that is null and has nothing else: before QuestDB had decimals, and since.
+const NULL: [u8; 2] = [33, 40];
 const MAX_DIMENSIONS: usize = 32;
 /// Lists within a value that has fewer elements than that: its dimensions can ask for any number of lists for nothing.
 const FEW_LISTS: usize = 16;
@@ -29,16 +31,19 @@ impl Raw<'_> {
     }
 }
 
-/// The array behind its tag, and where it ends.
-pub(crate) fn read(buf: &[u8], at: usize) -> Step<(Raw<'_>, usize)> {
-    let [element, dimensions] = *buf.get(at..).and_then(|rest| rest.first_chunk::<2>()).ok_or(Stop::Open)?;
+/// The array behind its tag, `None` if it is null, and where it ends.
+pub(crate) fn read(buf: &[u8], at: usize) -> Step<(Option<Raw<'_>>, usize)> {
+    let element = *buf.get(at).ok_or(Stop::Open)?;
+    if NULL.contains(&element) {
+        return Ok((None, at + 1));
+    }
     if element != DOUBLE {
         return Err(Stop::malformed(
             at,
             format!("arrays of element type {element} are not known; 10 (double) is"),
         ));
     }
-    let dimensions = usize::from(dimensions);
+    let dimensions = usize::from(*buf.get(at + 1).ok_or(Stop::Open)?);
     if dimensions == 0 || dimensions > MAX_DIMENSIONS {
         return Err(Stop::malformed(
             at + 1,
@@ -59,7 +64,7 @@ pub(crate) fn read(buf: &[u8], at: usize) -> Step<(Raw<'_>, usize)> {
     }
     let end = count.checked_mul(8).and_then(|bytes| start.checked_add(bytes)).ok_or_else(too_large)?;
     let (elements, _) = buf.get(start..end).ok_or(Stop::Open)?.as_chunks::<8>();
-    Ok((Raw { shape, elements }, end))
+    Ok((Some(Raw { shape, elements }), end))
 }
 
 /// The arrays of a column.

@@ -37,6 +37,8 @@ pub(crate) struct Column {
     pub may_be_tag: bool,
     /// In the table, if it is there.
     known: Option<DataType>,
+    /// Whether it stays as narrow as it is.
+    narrow: bool,
     values: Values,
     /// Rows up to the last one with a value.
     len: usize,
@@ -67,14 +69,16 @@ enum Values {
 }
 
 impl Column {
-    /// For a first value of a column that the table has, or has not.
+    /// For a first value of a column that the table has, or has not. If it is `fixed`, values do not widen it.
     pub fn new(
         name: String,
         raw: Box<[u8]>,
         known: Option<DataType>,
         may_be_tag: bool,
+        fixed: bool,
         first: &Value<'_>,
     ) -> Self {
+        let narrow = fixed && known.as_ref().is_some_and(is_narrow);
         let values = match &known {
             Some(data_type) => Values::of_type(data_type, first),
             None => Values::of_value(first),
@@ -85,6 +89,7 @@ impl Column {
             next: 0,
             may_be_tag,
             known,
+            narrow,
             values,
             len: 0,
             nulls: NullBufferBuilder::new(0),
@@ -107,7 +112,8 @@ impl Column {
             return Ok(());
         }
         self.pad(row);
-        match self.values.push(value, scratch) {
+        let fits = !self.narrow || self.known.as_ref().is_none_or(|known| fits(known, value));
+        match if fits { self.values.push(value, scratch) } else { Err(Unfit::Value) } {
             Ok(()) => {
                 self.count();
                 Ok(())
@@ -123,7 +129,7 @@ impl Column {
     /// As [`push`](Self::push), if the column holds such numbers and each row before has a value; else it does nothing.
     #[inline]
     pub fn push_number(&mut self, row: usize, number: Number) -> bool {
-        if self.len() != row {
+        if self.len() != row || self.narrow {
             return false;
         }
         match (&mut self.values, number) {
@@ -155,6 +161,17 @@ impl Column {
         match &self.values {
             Values::Tags(tags) => tags.repeated(),
             _ => None,
+        }
+    }
+
+    /// Makes room for so many values more, where they are of one size.
+    pub fn reserve(&mut self, rows: usize) {
+        match &mut self.values {
+            Values::Tags(tags) => tags.reserve(rows),
+            Values::Ints(values) | Values::Times(values, ..) => values.reserve(rows),
+            Values::UInts(values) => values.reserve(rows),
+            Values::Floats(values) => values.reserve(rows),
+            _ => {}
         }
     }
 
@@ -213,6 +230,35 @@ impl Column {
             None => Ok(Some(array)),
         }
     }
+}
+
+/// Whether the numbers of a column of that type are gathered in a wider one.
+fn is_narrow(known: &DataType) -> bool {
+    known.is_integer() && !matches!(known, DataType::Int64 | DataType::UInt64) || *known == DataType::Float32
+}
+
+/// Whether a number goes into a narrow column; what is none is judged elsewhere.
+fn fits(known: &DataType, value: &Value<'_>) -> bool {
+    let whole = match value {
+        Value::Int(number) => i128::from(*number),
+        Value::UInt(number) => i128::from(*number),
+        Value::Float(number) if *known == DataType::Float32 => return fits_float(*number),
+        _ => return true,
+    };
+    match known {
+        DataType::Int8 => i8::try_from(whole).is_ok(),
+        DataType::Int16 => i16::try_from(whole).is_ok(),
+        DataType::Int32 => i32::try_from(whole).is_ok(),
+        DataType::UInt8 => u8::try_from(whole).is_ok(),
+        DataType::UInt16 => u16::try_from(whole).is_ok(),
+        DataType::UInt32 => u32::try_from(whole).is_ok(),
+        DataType::Float32 => exact_float(whole).is_some_and(fits_float),
+        _ => true,
+    }
+}
+
+fn fits_float(number: f64) -> bool {
+    f64::from(number as f32).to_bits() == number.to_bits()
 }
 
 /// In the table's narrower type, if all values fit: else the table's column widens.

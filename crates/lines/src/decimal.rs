@@ -21,7 +21,10 @@ pub(crate) fn parse(text: &str) -> Option<Value<'static>> {
         Some(whole) => (true, whole),
         None => (false, whole.strip_prefix('+').unwrap_or(whole)),
     };
-    if whole.len() + fraction.len() == 0 || whole.len() + fraction.len() > 200 || exponent.abs() > 200 {
+    if whole.len() + fraction.len() == 0
+        || whole.len() + fraction.len() > 200
+        || exponent.unsigned_abs() > 200
+    {
         return None;
     }
     // Zeros at the end say nothing that the scale would have to keep.
@@ -37,9 +40,9 @@ pub(crate) fn parse(text: &str) -> Option<Value<'static>> {
         let digit = char::from(digit).to_digit(10)?;
         unscaled = unscaled.checked_mul(ten)?.checked_add(i256::from_i128(i128::from(digit)))?;
     }
-    while scale < 0 {
-        unscaled = unscaled.checked_mul(ten)?;
-        scale += 1;
+    if scale < 0 {
+        unscaled = shifted(unscaled, scale.unsigned_abs())?;
+        scale = 0;
     }
     let scale = u8::try_from(scale).ok().filter(|scale| *scale <= MAX_DIGITS)?;
     let unscaled = if negative { unscaled.checked_neg()? } else { unscaled };
@@ -61,17 +64,66 @@ pub(crate) fn from_bytes(bytes: &[u8], scale: u8) -> Value<'static> {
 pub(crate) fn rescaled(unscaled: i256, from: u8, to: i8, precision: u8) -> Option<i256> {
     let ten = i256::from_i128(10);
     let steps = i32::from(to) - i32::from(from);
-    let mut number = unscaled;
-    for _ in 0..steps.unsigned_abs() {
-        if number == i256::ZERO {
-            break;
+    let number = match steps {
+        0.. => shifted(unscaled, steps.unsigned_abs())?,
+        _ if unscaled == i256::ZERO => unscaled,
+        _ => {
+            // Where that overflows, nothing but zero can be divided by it.
+            let divisor = ten.checked_pow(steps.unsigned_abs())?;
+            match unscaled.checked_rem(divisor)? == i256::ZERO {
+                true => unscaled.checked_div(divisor)?,
+                false => return None,
+            }
         }
-        number = match steps > 0 {
-            true => number.checked_mul(ten)?,
-            false if number.checked_rem(ten)? == i256::ZERO => number.checked_div(ten)?,
-            false => return None,
-        };
-    }
+    };
     let bound = ten.checked_pow(u32::from(precision))?;
     (number < bound && number > bound.checked_neg()?).then_some(number)
+}
+
+/// A number with so many zeros behind it.
+fn shifted(number: i256, zeros: u32) -> Option<i256> {
+    if number == i256::ZERO {
+        return Some(number);
+    }
+    number.checked_mul(i256::from_i128(10).checked_pow(zeros)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_change_without_loss_or_not_at_all() {
+        let of = |number: i128| i256::from_i128(number);
+        for (number, from, to, precision, expected) in [
+            (125, 2, 5, 38, Some(of(125_000))),
+            (125, 2, 2, 3, Some(of(125))),
+            (125, 2, 2, 2, None),
+            (1250, 3, 2, 38, Some(of(125))),
+            (125, 2, 1, 38, None),
+            (-1000, 3, 0, 1, Some(of(-1))),
+            (-1000, 0, -3, 1, Some(of(-1))),
+            (-1001, 0, -3, 9, None),
+            (0, 76, -76, 1, Some(of(0))),
+            (0, 0, 76, 1, Some(of(0))),
+            (1, 0, 75, 76, Some(of(10).checked_pow(75).unwrap())),
+            (1, 0, 76, 76, None),
+            (1, 76, -76, 76, None),
+        ] {
+            assert_eq!(rescaled(of(number), from, to, precision), expected, "{number} {from} {to}");
+        }
+        for (text, expected) in [
+            ("0e200", Some((0, 0))),
+            ("12.50e1", Some((125, 0))),
+            ("12.5e2", Some((1250, 0))),
+            ("-1e-76", Some((-1, 76))),
+            ("1e77", None),
+        ] {
+            let found = match parse(text) {
+                Some(Value::Decimal { unscaled, scale }) => Some((unscaled, scale)),
+                _ => None,
+            };
+            assert_eq!(found, expected.map(|(number, scale)| (of(number), scale)), "{text}");
+        }
+    }
 }

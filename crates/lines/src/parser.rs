@@ -1,6 +1,6 @@
 //! Bodies in pieces, lines out of them, batches at the end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -15,6 +15,12 @@ use crate::table::{Key, Table, name_of};
 
 /// Bytes that a column's place in a row takes, about.
 const PLACE_BYTES: usize = 8;
+
+/// Once a table has so many rows, they tell how many there will be.
+const SAMPLE_ROWS: usize = 64;
+
+/// Bytes that a column takes beside its rows, about.
+const NAME_BYTES: u64 = 512;
 
 /// Rows for one table.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +39,8 @@ pub struct Parser {
     tables: Vec<Table>,
     by_raw: HashMap<Box<[u8]>, usize>,
     by_name: HashMap<String, usize>,
+    /// Names of columns that all tables together remember.
+    names: usize,
     /// The table of the last line.
     current: usize,
     /// A line that is not whole yet, with what follows it.
@@ -48,9 +56,13 @@ pub struct Parser {
     all_stamped: bool,
     /// What rows that are not cut yet take, about.
     held: usize,
+    /// Bytes of the body that were read, and those of them before the last cut.
+    consumed: usize,
+    cut_at: usize,
     ready: Vec<TableBatch>,
     errors: Vec<LineError>,
     failed: u64,
+    conflicts: BTreeSet<String>,
     diverted: Vec<Diverted>,
     series: Series,
     /// What the tags of the line that is read mean.
@@ -66,6 +78,7 @@ impl Parser {
             tables: Vec::new(),
             by_raw: HashMap::new(),
             by_name: HashMap::new(),
+            names: 0,
             current: 0,
             pending: Vec::new(),
             retry_at: 0,
@@ -75,9 +88,12 @@ impl Parser {
             rows: 0,
             all_stamped: true,
             held: 0,
+            consumed: 0,
+            cut_at: 0,
             ready: Vec::new(),
             errors: Vec::new(),
             failed: 0,
+            conflicts: BTreeSet::new(),
             diverted: Vec::new(),
             series: Series::default(),
             keys: Vec::new(),
@@ -104,6 +120,7 @@ impl Parser {
         }
         if self.pending.is_empty() {
             let used = self.read(piece)?;
+            self.consumed += used;
             self.keep(piece.get(used..).unwrap_or_default());
             return Ok(());
         }
@@ -153,6 +170,16 @@ impl Parser {
         self.failed
     }
 
+    /// Tables that lines were refused for, listed or not, whose values do not go into them: as many as one body may name.
+    pub fn conflicts(&self) -> &BTreeSet<String> {
+        &self.conflicts
+    }
+
+    /// Bytes that it holds whatever becomes of the rows, about.
+    pub fn held(&self) -> u64 {
+        self.names as u64 * NAME_BYTES
+    }
+
     /// Whether each row so far came with a timestamp of its own.
     pub fn all_stamped(&self) -> bool {
         self.all_stamped
@@ -172,6 +199,7 @@ impl Parser {
     fn read_pending(&mut self) -> Result<()> {
         let mut buf = std::mem::take(&mut self.pending);
         let used = self.read(&buf)?;
+        self.consumed += used;
         buf.drain(..used);
         self.untried = !buf.is_empty() && (used > 0 || self.untried);
         self.retry_at = buf.len() + buf.len() / 4 + 1;
@@ -219,6 +247,7 @@ impl Parser {
             }
             if self.held > self.settings.limits.batch_bytes {
                 self.cut()?;
+                self.cut_at = self.consumed + at;
             }
         }
         Ok(at)
@@ -239,8 +268,10 @@ impl Parser {
         };
         if divert {
             let text = String::from_utf8_lossy(line);
-            let last = text.trim_end().rsplit(' ').next().unwrap_or_default();
-            self.all_stamped &= last.trim_end_matches(['t', 'n']).parse::<i64>().is_ok();
+            let (before, last) = text.trim_end().rsplit_once(' ').unwrap_or_default();
+            let stamped = last.trim_end_matches(['t', 'n']).parse::<i64>().is_ok();
+            // With a backslash before it, the blank is one of a tag's text.
+            self.all_stamped &= stamped && !before.ends_with('\\');
             self.diverted.push(Diverted {
                 table: table.clone(),
                 column: fault.column.clone().unwrap_or_default(),
@@ -255,6 +286,13 @@ impl Parser {
     fn refuse(&mut self, stop: Stop, start: usize, buf: &[u8]) {
         let Stop::Bad(fault) = stop else { return };
         self.failed += 1;
+        if let Some(table) = &fault.table
+            && fault.kind == LineErrorKind::Conflict
+            && self.conflicts.len() < self.settings.limits.tables
+            && !self.conflicts.contains(table)
+        {
+            self.conflicts.insert(table.clone());
+        }
         if self.errors.len() < self.settings.limits.errors {
             let text = buf.get(start..).unwrap_or_default();
             self.errors.push(LineError::new(*fault, self.lines, start, text));
@@ -285,12 +323,19 @@ impl Parser {
             }
         };
         let Some(table) = self.tables.get_mut(index) else { return Err(Stop::Open) };
-        match read_row(table, buf, end, head, &self.settings, &mut self.scratch) {
+        let names = table.names();
+        table.allow_names(self.settings.limits.names.saturating_sub(self.names));
+        let read = read_row(table, buf, end, head, &self.settings, &mut self.scratch);
+        match read {
             Ok(row) => {
+                self.names += table.names() - names;
                 self.current = index;
                 self.all_stamped &= row.stamped;
                 self.rows += 1;
                 self.held += row.next - start + PLACE_BYTES * (table.columns() + 1);
+                if table.rows() == SAMPLE_ROWS {
+                    table.reserve(to_come(&self.settings, self.consumed + row.next, self.cut_at, self.held));
+                }
                 if row.learnt
                     && let Some(head) = buf.get(at..row.head)
                 {
@@ -302,9 +347,13 @@ impl Parser {
                 // What is wrong with the line as a whole is not about a table.
                 let stop = if stop.is_at(start) { stop } else { stop.of_table(&table.name) };
                 table.undo_row();
+                // Other ways to write a name stay.
+                let more = table.names() - names;
                 // One that exists may stay: it makes nothing, and asking for it is dear.
                 if index >= before && !table.is_known() {
                     self.forget_table();
+                } else {
+                    self.names += more;
                 }
                 Err(stop)
             }
@@ -380,4 +429,13 @@ impl Parser {
         }
         Ok(())
     }
+}
+
+/// Rows that a table will have before the next cut, and has not yet, if the rest of the body is like what came since the last one.
+/// `at`: where in the body its last row ends; `held`: as the parser's.
+fn to_come(settings: &Settings, at: usize, cut_at: usize, held: usize) -> usize {
+    let body = settings.body_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+    let rows = |left: usize, sample: usize| SAMPLE_ROWS.saturating_mul(left) / sample.max(1);
+    let until_end = rows(body.saturating_sub(at), at.saturating_sub(cut_at));
+    until_end.min(rows(settings.limits.batch_bytes, held))
 }

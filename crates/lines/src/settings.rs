@@ -64,6 +64,8 @@ pub struct Settings {
     pub precision: Precision,
     /// The row timestamp of lines without one, in nanoseconds since 1970.
     pub now: i64,
+    /// How many bytes the body has, if that is known: columns are made room for.
+    pub body_bytes: Option<u64>,
     pub limits: Limits,
 }
 
@@ -76,6 +78,9 @@ pub struct Limits {
     pub columns: usize,
     /// Tables that one body names.
     pub tables: usize,
+    /// Names of columns that are remembered, of all tables together: a few bytes of a body become a column that takes a hundred
+    /// times as many.
+    pub names: usize,
     /// Rows are cut into a batch when they and their places take this much, in bytes; beside them, up to 4 MiB of series that came
     /// again are remembered.
     pub batch_bytes: usize,
@@ -85,7 +90,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { line_bytes: 16 << 20, columns: 4096, tables: 4096, batch_bytes: 16 << 20, errors: 100 }
+        Self {
+            line_bytes: 16 << 20,
+            columns: 4096,
+            tables: 4096,
+            names: 1 << 17,
+            batch_bytes: 16 << 20,
+            errors: 100,
+        }
     }
 }
 
@@ -105,7 +117,7 @@ pub struct Rules {
     pub required: Vec<String>,
     /// Its only tags: another one would make two rows of what is one to the table. `None`: any.
     pub tags: Option<Vec<String>>,
-    /// Lines name columns that are there, and no others.
+    /// Lines name columns that are there, and no others, and have numbers in them that need no wider type.
     pub fixed: bool,
     /// Lines with a value that does not go into its column are not refused but kept aside
     /// ([`Parser::take_diverted`](crate::Parser::take_diverted)).

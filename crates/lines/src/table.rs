@@ -37,6 +37,8 @@ pub(crate) struct Table {
     columns: Vec<Column>,
     by_raw: HashMap<Box<[u8]>, usize>,
     by_name: HashMap<String, usize>,
+    /// How many names the line that is being read may leave in `by_raw`.
+    most_names: usize,
     /// The first column of the last line.
     first: usize,
     /// Columns before the line that is being read.
@@ -92,6 +94,7 @@ impl Table {
             columns: Vec::new(),
             by_raw: HashMap::new(),
             by_name: HashMap::new(),
+            most_names: 0,
             first: 0,
             columns_before: 0,
             touched: Vec::new(),
@@ -104,6 +107,16 @@ impl Table {
 
     pub fn columns(&self) -> usize {
         self.columns.len()
+    }
+
+    /// Names of columns that are remembered.
+    pub fn names(&self) -> usize {
+        self.by_raw.len()
+    }
+
+    /// So many more names may be remembered of the next line.
+    pub fn allow_names(&mut self, more: usize) {
+        self.most_names = self.by_raw.len().saturating_add(more);
     }
 
     /// Before the first value of a line.
@@ -139,7 +152,8 @@ impl Table {
         if let Some(index) = self.by_name.get(&name) {
             // Ways to write one name are few, unless somebody tries them all. A column that this line made may go again, under
             // the name that it was made by.
-            if *index < self.columns_before && self.by_raw.len() < 2 * limits.columns {
+            let most = self.most_names.min(2 * limits.columns);
+            if *index < self.columns_before && self.by_raw.len() < most {
                 self.by_raw.insert(raw.into(), *index);
             }
             return Ok(*index);
@@ -167,6 +181,11 @@ impl Table {
             let message = format!("the lines name more than {} columns of the table", limits.columns);
             return Err(Stop::limit(at, message).of_column(&name));
         }
+        if self.by_raw.len() >= self.most_names {
+            let message =
+                format!("the body names more than {} columns, of all tables together", limits.names);
+            return Err(Stop::limit(at, message).of_column(&name));
+        }
         let known = self.known_type(&name);
         if self.rules.fixed && known.is_none() {
             let why = match &self.known {
@@ -178,7 +197,7 @@ impl Table {
         let index = self.columns.len();
         self.by_name.insert(name.clone(), index);
         let may_be_tag = self.rules.tags.as_ref().is_none_or(|tags| tags.contains(&name));
-        self.columns.push(Column::new(name, raw.into(), known, may_be_tag, value));
+        self.columns.push(Column::new(name, raw.into(), known, may_be_tag, self.rules.fixed, value));
         Ok(index)
     }
 
@@ -292,6 +311,12 @@ impl Table {
         })?;
         self.times.push(ticks);
         Ok(())
+    }
+
+    /// Makes room for so many rows more.
+    pub fn reserve(&mut self, rows: usize) {
+        self.times.reserve(rows);
+        self.columns.iter_mut().for_each(|column| column.reserve(rows));
     }
 
     /// Forgets what the line has left so far. What that costs is bounded by the line, not by the table.

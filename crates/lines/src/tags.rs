@@ -103,6 +103,10 @@ impl Tags {
         self.keys.push(key);
     }
 
+    pub fn reserve(&mut self, rows: usize) {
+        self.keys.reserve(rows);
+    }
+
     pub fn push_nulls(&mut self, count: usize) {
         self.keys.resize(self.keys.len() + count, 0);
     }

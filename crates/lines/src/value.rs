@@ -110,7 +110,14 @@ fn parse_scalar(text: &str) -> Result<Value<'static>, String> {
         {
             Err(format!("{} is no value: strings stand in quotes", shown(text)))
         }
-        _ => text.parse().map(Value::Float).map_err(|_| wrong("number")),
+        _ => match text.parse::<f64>() {
+            // Written in digits, it is no infinity.
+            Ok(number) if number.is_infinite() && text.contains(|c: char| c.is_ascii_digit()) => {
+                Err(format!("{} is beyond what a double holds", shown(text)))
+            }
+            Ok(number) => Ok(Value::Float(number)),
+            Err(_) => Err(wrong("number")),
+        },
     }
 }
 
@@ -130,7 +137,7 @@ fn binary(buf: &[u8], at: usize) -> Step<(Value<'_>, usize)> {
         }
         BINARY_ARRAY => {
             let (raw, end) = array::read(buf, body)?;
-            Ok((Value::Array(raw), end))
+            Ok((raw.map_or(Value::Null, Value::Array), end))
         }
         BINARY_DECIMAL => {
             let [scale, length] =

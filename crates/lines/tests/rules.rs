@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use tandem_lines::{Catalog, KnownTable, Parser, Rules, Settings};
+use tandem_lines::{Catalog, KnownTable, LineErrorKind, Parser, Rules, Settings};
 
 /// One table, `t`, with these rules; others do not exist, and have them as well.
 struct Ruled(Rules);
@@ -16,6 +16,9 @@ impl Catalog for Ruled {
             ("host", tag.clone()),
             ("dc", tag),
             ("v", DataType::Int64),
+            ("small", DataType::Int16),
+            ("byte", DataType::UInt8),
+            ("real", DataType::Float32),
         ];
         let fields: Vec<Field> = columns.into_iter().map(|(name, t)| Field::new(name, t, true)).collect();
         (name == "t")
@@ -90,6 +93,39 @@ fn fixed_columns_are_not_added_to() {
 }
 
 #[test]
+fn tables_that_lines_conflict_with_are_told_though_the_lines_are_not_listed() {
+    let mut parser = Parser::new(Settings::default(), Arc::new(Ruled(Rules::default())));
+    let malformed = "t v=oops 1\n".repeat(Settings::default().limits.errors);
+    parser.feed(format!("{malformed}t v=\"x\" 1\nu a=1i 1\nu a=t 1\nw a=oops 1\n").as_bytes()).unwrap();
+    parser.finish().unwrap();
+    assert!(parser.errors().iter().all(|error| error.kind == LineErrorKind::Malformed));
+    assert_eq!(parser.conflicts().iter().collect::<Vec<_>>(), ["t", "u"]);
+    assert!(parser.held() > 0, "columns have names");
+}
+
+#[test]
+fn fixed_columns_are_not_widened() {
+    let body = "t small=7i,byte=8u,real=1.5 1\nt small=40000i 2\nt byte=256u 3\nt byte=-1i 4\nt real=0.1 5\n\
+        t small=-32768i,byte=255i,real=2i 6\nt real=16777217i 7\nt small=65535u 8\nt real=NaN 9\n";
+    let fixed = Rules { fixed: true, ..Rules::default() };
+    let (rows, errors, _) = read(fixed.clone(), body);
+    assert_eq!((rows, errors.len()), (3, 6), "{errors:?}");
+    assert_eq!(
+        errors[0],
+        "line 2, byte 9, table \"t\", column \"small\": the column is Int16, the line has an integer, and this one does \
+         not fit without loss"
+    );
+    // The same columns over and over, so that they are expected by then.
+    let (rows, errors, _) =
+        read(fixed.clone(), &"t small=1i,real=1 1\nt small=40000i,real=0.1 2\n".repeat(50));
+    assert_eq!((rows, errors.len()), (50, 50));
+    let (rows, errors, aside) = read(Rules { divert: true, ..fixed }, body);
+    assert_eq!((rows, errors.len(), aside.len()), (3, 0, 6), "{errors:?}");
+    let (rows, errors, _) = read(Rules::default(), body);
+    assert_eq!((rows, errors.len()), (8, 1), "else all but the negative one widen their columns");
+}
+
+#[test]
 fn values_of_a_wrong_type_are_kept_aside() {
     let rules = Rules { divert: true, ..Rules::default() };
     let body =
@@ -100,9 +136,15 @@ fn values_of_a_wrong_type_are_kept_aside() {
     assert_eq!(rows, 4, "a line end within a text is one of the text, and a column's first value counts");
     assert_eq!(errors.len(), 1);
     assert!(errors[0].starts_with("line 5, byte 5"), "{errors:?}");
-    for (line, stamped) in
-        [("t v=\"x\" 5", true), ("t v=\"x\" 5t\r", true), ("t v=\"x\"", false), ("t v=\"x 5\"", false)]
-    {
+    for (line, stamped) in [
+        ("t v=\"x\" 5", true),
+        ("t v=\"x\" 5t\r", true),
+        ("t,v=x 5", true),
+        ("t v=\"x\"", false),
+        ("t v=\"x 5\"", false),
+        // The blank is one of the text.
+        ("t,v=x\\ 5", false),
+    ] {
         let mut parser =
             Parser::new(Settings::default(), Arc::new(Ruled(Rules { divert: true, ..Rules::default() })));
         parser.feed(format!("t v=1i 1\n{line}\n").as_bytes()).unwrap();

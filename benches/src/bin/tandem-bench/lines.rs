@@ -95,7 +95,8 @@ fn parse(bodies: &[Vec<u8>], seconds: f64) -> Result<(usize, u64, f64)> {
     let before = thread_cpu_seconds()?;
     loop {
         for body in bodies {
-            let mut parser = Parser::new(Settings::default(), Arc::new(Nothing));
+            let settings = Settings { body_bytes: Some(body.len() as u64), ..Settings::default() };
+            let mut parser = Parser::new(settings, Arc::new(Nothing));
             for piece in body.chunks(PIECE_BYTES) {
                 parser.feed(piece)?;
             }

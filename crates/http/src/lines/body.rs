@@ -3,12 +3,14 @@
 use std::io::Write;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, HttpBody};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use futures::StreamExt;
 use tandem_env::{Clock, within};
 use tandem_types::{Error, ErrorKind, Result};
+
+use crate::guard::hear_out;
 
 /// A body, unpacked, at most: lines beyond are for another request.
 pub(crate) const BODY_BYTES: u64 = 1 << 30;
@@ -23,9 +25,16 @@ const SLOWEST: u64 = 1 << 10;
 /// Packed bytes that are unpacked at a time: a thousand times as many may come out.
 const PACKED_PIECE: usize = 4 << 10;
 
+/// What is read of the body of a write that is refused before its end: more than clients send at a time.
+const HEARD_OUT: usize = 64 << 20;
+
 /// The pieces of a body.
 pub(crate) struct Pieces {
     stream: BodyDataStream,
+    /// As its head says.
+    pub length: Option<u64>,
+    /// Whether any of it was asked for.
+    begun: bool,
     gzip: Option<MultiGzDecoder<Vec<u8>>>,
     /// Of a packed body, what is not unpacked yet.
     packed: Bytes,
@@ -38,14 +47,29 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    pub fn new(body: Body, gzip: bool) -> Self {
+    pub fn new(body: Body) -> Self {
         Self {
+            length: body.size_hint().exact(),
             stream: body.into_data_stream(),
-            gzip: gzip.then(|| MultiGzDecoder::new(Vec::new())),
+            begun: false,
+            gzip: None,
             packed: Bytes::new(),
             bytes: 0,
             received: 0,
             waited: Duration::ZERO,
+        }
+    }
+
+    /// It is packed.
+    pub fn unpack(&mut self) {
+        self.gzip = Some(MultiGzDecoder::new(Vec::new()));
+    }
+
+    /// Reads on a while for nothing, so that who is still sending sees an answer. `waits`: it sends once it is asked to, and
+    /// need not be.
+    pub async fn hear_out(&mut self, waits: bool, clock: &dyn Clock) {
+        if self.begun || !waits {
+            hear_out(&mut self.stream, HEARD_OUT, clock).await;
         }
     }
 
@@ -77,6 +101,7 @@ impl Pieces {
     async fn receive(&mut self, clock: &dyn Clock) -> Result<Option<Bytes>> {
         let late = || Error::unavailable(format!("nothing of the body came within {SILENCE:?}"));
         let began = clock.monotonic();
+        self.begun = true;
         let piece = within(clock, SILENCE, self.stream.next()).await.ok_or_else(late)?;
         self.waited += clock.monotonic().saturating_sub(began);
         match piece {

@@ -3,7 +3,6 @@
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, USER_AGENT};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
-use sha2::{Digest, Sha256};
 use tandem_lines::Precision;
 use tandem_manifest::{SchemaPolicy, check_table_option};
 use tandem_types::{Error, PartitionUnit, Result, parse_duration};
@@ -125,10 +124,12 @@ fn shown_client(head: &Parts) -> String {
 
 impl Asked {
     /// Of everything that tells one write from another, the body left out. Under a token it matters not who sends it.
-    pub fn digest(&self) -> Sha256 {
+    pub fn digest(&self) -> blake3::Hasher {
         let client = if self.options.token.is_some() { "" } else { &*self.client };
         let Self { precision, partial, .. } = self;
-        Sha256::new_with_prefix(format!("lines {precision:?} {partial} {} {client}\n", client.len()))
+        let mut digest = blake3::Hasher::new();
+        digest.update(format!("lines {precision:?} {partial} {} {client}\n", client.len()).as_bytes());
+        digest
     }
 }
 

@@ -6,12 +6,16 @@ use axum::http::{HeaderMap, Request};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
+use tandem_access::Incoming;
 use tandem_env::SystemClock;
 use tandem_lines::{KnownTable, Rules};
 use tandem_types::{Error, ErrorKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
 use super::*;
+use crate::connections;
 
 /// Rows, options and digest of a commit.
 type Written = (Vec<TableBatch>, LineOptions, Option<Vec<u8>>);
@@ -200,7 +204,10 @@ async fn bodies_are_unpacked() {
     assert_eq!(store.send(request).await.status, 204);
     assert_eq!(store.rows(), [50_003, 50_003]);
 
-    for spoilt in [members[..members.len() - 9].to_vec(), TWO.as_bytes().to_vec()] {
+    // Cut anywhere within its last member, or before the first one's end.
+    let last = members.len() - gzip("t v=5i 7").len();
+    let cuts = (0..40).chain(last + 1..members.len());
+    for spoilt in cuts.map(|cut| members[..cut].to_vec()).chain([TWO.as_bytes().to_vec()]) {
         let answer = store.send(post(spoilt, "gzip")).await;
         assert_eq!(answer.status, 400);
         assert!(answer.json()["message"].as_str().unwrap().contains("gzip"));
@@ -317,6 +324,12 @@ async fn a_refusal_by_tables_that_have_changed_is_not_final() {
         );
         let answer = store.post(path, "t v=oops 1\n").await;
         assert_eq!(answer.status, 400, "no table makes that a line");
+    }
+    // Not only of those lines that are listed.
+    let store = Store { changes: true, ..Store::default() };
+    let late = "t v=oops 1\n".repeat(100) + conflict;
+    for path in ["/write", "/api/v2/write"] {
+        assert_eq!((store.post(path, late.clone()).await.status, store.rows().len()), (503, 0), "{path}");
     }
     let store = Store { changes: true, diverts: true, ..Store::default() };
     assert_eq!((store.post("/write", conflict).await.status, store.rows().len()), (503, 0));
@@ -463,6 +476,49 @@ async fn a_body_that_breaks_off_writes_nothing() {
     let pieces = [Ok(TWO), Err(std::io::Error::other("gone"))];
     let answer = store.post("/write", Body::from_stream(futures::stream::iter(pieces))).await;
     assert_eq!((answer.status, store.rows().len()), (503, 0));
+}
+
+/// All that a server answers to these bytes, sent before anything is read, as clients do.
+async fn answered(store: &Store, head: &str, body: &[u8]) -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let incoming = Incoming::new(listener, None, &[], Arc::new(SystemClock)).unwrap();
+    let address = incoming.local_addr().unwrap();
+    let routes = routes(Arc::new(store.clone()), Arc::new(SystemClock), Arc::new(|| None));
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let shutdown = async { drop(ended.await) };
+    let serving = tokio::spawn(connections::serve(incoming, routes, connections::HEAD_TIME, shutdown));
+    let mut client = TcpStream::connect(address).await?;
+    client.write_all(head.as_bytes()).await?;
+    client.write_all(body).await?;
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await?;
+    drop(end);
+    serving.await.unwrap();
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[tokio::test]
+async fn who_is_refused_early_sees_the_answer() {
+    let replica = Store { replica: true, ..Store::default() };
+    let body = "t v=1i 1\n".repeat(500_000).into_bytes();
+    for (store, path, header, status) in [
+        (&replica, "/write", "", "421"),
+        (&replica, "/api/v2/write", "", "503"),
+        (&Store::default(), "/write?precision=d", "", "400"),
+        (&Store::default(), "/api/v3/write_lp", "content-encoding: br\r\n", "415"),
+        (&Store::default(), "/write", "content-encoding: gzip\r\n", "400"),
+        // What it asks for is not sent before the answer.
+        (&replica, "/write", "expect: 100-continue\r\n", "421"),
+    ] {
+        let sent = if header.starts_with("expect") { &[] } else { &*body };
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}content-length: {length}\r\n\r\n"
+        );
+        let answer = answered(store, &head, sent).await.unwrap_or_else(|e| format!("{path}: {e}"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {header}: {answer}");
+        assert!(store.rows().is_empty());
+    }
 }
 
 #[tokio::test]

@@ -3,17 +3,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::EXPECT;
 use axum::response::Response;
-use sha2::Digest;
-use tandem_lines::{LineError, LineErrorKind, Parser, Settings};
+use tandem_lines::{LineError, Parser, Settings};
 use tandem_types::{Error, Result};
 
 use super::answer::{done, failed};
 use super::body::{BODY_BYTES, Pieces};
 use super::request::{Asked, Family};
 use super::{LineReceipt, LineTransaction, Service};
+
+/// Bytes that lines are read of at a time.
+const FED: usize = 256 << 10;
 
 /// Why a request is not answered with plain success.
 #[derive(Debug)]
@@ -46,28 +48,35 @@ pub(crate) async fn write(
 ) -> Response {
     let (head, body) = request.into_parts();
     let family = family.unwrap_or_else(|| Family::of_write(&head.uri));
+    let mut pieces = Pieces::new(body);
     let written = match Asked::parse(family, &head) {
-        Ok(asked) => service.run(&asked, body).await,
+        Ok(asked) => service.run(&asked, &mut pieces).await,
         Err(error) if error.kind() == tandem_types::ErrorKind::Unsupported => Err(Failure::Encoding(error)),
         Err(error) => Err(error.into()),
     };
     match written {
         Ok(receipt) => done(receipt.as_ref()),
-        Err(failure) => failed(family, &failure),
+        Err(failure) => {
+            pieces.hear_out(head.headers.contains_key(EXPECT), &*service.clock).await;
+            failed(family, &failure)
+        }
     }
 }
 
 impl Service {
     /// The commit; `None` if there was nothing to write.
-    async fn run(&self, asked: &Asked, body: Body) -> Result<Option<LineReceipt>, Failure> {
+    async fn run(&self, asked: &Asked, pieces: &mut Pieces) -> Result<Option<LineReceipt>, Failure> {
         let mut transaction = self.store.begin(asked.options.clone())?;
         let settings = Settings {
             precision: asked.precision,
             now: self.clock.now_micros().saturating_mul(1000),
+            body_bytes: pieces.length.filter(|_| !asked.gzip),
             ..Settings::default()
         };
         let mut parser = Parser::new(settings, transaction.catalog());
-        let mut pieces = Pieces::new(body, asked.gzip);
+        if asked.gzip {
+            pieces.unpack();
+        }
         let mut digest = transaction.wants_digest().then(|| asked.digest());
         let mut place = self.room.place();
         // Tables that lines did not fit.
@@ -80,8 +89,12 @@ impl Service {
             if let Some(digest) = &mut digest {
                 digest.update(&piece);
             }
-            parser.feed(&piece)?;
-            stage(&mut *transaction, &mut parser, asked.partial, &mut doubtful).await?;
+            // Lines that are kept aside take many times their bytes, and a packed body comes in pieces of megabytes.
+            for part in piece.chunks(FED) {
+                parser.feed(part)?;
+                stage(&mut *transaction, &mut parser, asked.partial, &mut doubtful).await?;
+            }
+            place.grow(parser.held(), &*self.clock).await?;
         }
         parser.finish()?;
         stage(&mut *transaction, &mut parser, asked.partial, &mut doubtful).await?;
@@ -90,23 +103,24 @@ impl Service {
         metrics::counter!("tandem_lines_refused_total").increment(count);
         let errors = parser.errors().to_vec();
         let diverted = !doubtful.is_empty();
-        let conflicts = errors.iter().filter(|error| error.kind == LineErrorKind::Conflict);
-        doubtful.extend(conflicts.filter_map(|error| error.table.clone()));
+        doubtful.extend(parser.conflicts().iter().cloned());
         if !doubtful.is_empty() {
             // A table that somebody else has changed by now may take them: who is told no throws them away.
             transaction.confirm(&doubtful).await?;
         }
         if let Some(digest) = &mut digest {
             // With other lines refused it is another write, though of the same bytes: what was acknowledged must be there.
-            errors.iter().for_each(|error| digest.update(error.line.to_be_bytes()));
-            digest.update(count.to_be_bytes());
+            for error in &errors {
+                digest.update(&error.line.to_be_bytes());
+            }
+            digest.update(&count.to_be_bytes());
         }
         if count > 0 && !asked.partial {
             return Err(Failure::Lines { errors, count, written: None });
         }
         // Two events without a time of their own are two, however alike: only a token makes them one.
         let telling = asked.options.token.is_some() || parser.all_stamped();
-        let digest = digest.filter(|_| telling).map(|digest| digest.finalize().to_vec());
+        let digest = digest.filter(|_| telling).map(|digest| digest.finalize().as_bytes().to_vec());
         let written = match parser.rows() {
             0 if !diverted => None,
             rows => {

@@ -111,6 +111,16 @@ fn booleans_and_floats_in_all_spellings() {
 }
 
 #[test]
+fn numbers_beyond_a_double_are_refused_and_not_made_infinite() {
+    for number in ["1e400", "-1e400", "1.8e308", &"9".repeat(400), &format!("-{}.5", "9".repeat(310))] {
+        let told = fault(format!("f x={number} 1\n"));
+        assert!(told.contains("column \"x\"") && told.contains("is beyond what a double holds"), "{told}");
+    }
+    let batch = one("f x=1.7976931348623157e308\nf x=1e-400\nf x=+inf\nf x=-infinity\n");
+    assert_eq!(shown(&batch, "x"), ["1.7976931348623157e308", "0.0", "inf", "-inf"]);
+}
+
+#[test]
 fn precisions_of_row_timestamps() {
     let stamp = |precision, text: &str| {
         let body = format!("t x=1i {text}\n");
@@ -230,4 +240,11 @@ fn bounds_are_kept() {
     assert_eq!(read.errors.len(), 3, "the rest is counted only");
     assert!(read.errors.iter().all(|e| e.kind == LineErrorKind::Limit), "{:?}", read.errors);
     assert!(read.errors[1].message.contains("longer than 40 bytes"));
+    // Columns of all tables together; other ways to write a name are not remembered then, but read.
+    let settings = Settings { limits: Limits { names: 3, ..Limits::default() }, ..settings };
+    let body = "t x=1\nu x=oops,y=1\nu y=1\nt \\x=2\nt \\\\x=3\nt z=1\nu z=1\nv z=1\nt x=3\n";
+    let read = read_with(settings, &Known::default(), [body.as_bytes()]);
+    assert_eq!((read.rows, read.errors.iter().map(|e| e.line).collect::<Vec<_>>()), (5, vec![2, 6, 7, 8]));
+    assert!(read.errors[3].to_string().contains("column \"z\": the body names more than 3 columns"));
+    assert_eq!(shown(&read.batches[0].batch, "\\x"), ["-", "2.0", "3.0", "-"]);
 }

@@ -116,6 +116,16 @@ fn decimals_keep_the_column() {
 }
 
 #[test]
+fn exponents_of_decimals_have_a_bound() {
+    for exponent in [i64::from(i32::MIN), i64::from(i32::MAX), i64::MIN, 201, -201] {
+        for digits in ["1", "0", "0.5"] {
+            let told = fault(format!("t d={digits}e{exponent}d 1\n"));
+            assert!(told.contains("is no decimal"), "{told}");
+        }
+    }
+}
+
+#[test]
 fn times_are_cut_to_the_column() {
     let columns = vec![("at", DataType::Timestamp(TimeUnit::Second, None))];
     let read = stamped(columns, "t at=1999999t 1\nt at=-1n 2\n");

@@ -102,6 +102,10 @@ fn value(random: &mut Random) -> Vec<u8> {
             .as_bytes()
             .to_vec(),
         8 => format!("{}t", random.next() as i32).into_bytes(),
+        9 if random.one_in(4) => {
+            let exponents = [-200, -18, -1, 0, 5, 77, 201, i32::MIN, i32::MAX, random.next() as i32];
+            format!("{}e{}d", random.below(1000), random.pick(&exponents)).into_bytes()
+        }
         9 => format!("{}.{}d", random.below(1000), random.below(1000)).into_bytes(),
         10 => [b"=\x10".as_slice(), &random.next().to_le_bytes()].concat(),
         11 => array(random),
@@ -119,6 +123,9 @@ fn value(random: &mut Random) -> Vec<u8> {
 }
 
 fn array(random: &mut Random) -> Vec<u8> {
+    if random.one_in(8) {
+        return vec![b'=', 0x0E, 33];
+    }
     let shape: Vec<u32> = (0..random.within(1, 4)).map(|_| random.below(4) as u32).collect();
     let mut out = vec![b'=', 0x0E, 10, shape.len() as u8];
     shape.iter().for_each(|length| out.extend(length.to_le_bytes()));
@@ -143,6 +150,7 @@ fn bad(random: &mut Random) -> Vec<u8> {
         b"t x=1i nine\n",
         b"t x=\"a\"b 1\n",
         b"t x=99999999999999999999i 1\n",
+        b"t x=1e400 1\n",
         b"t,a=\xff x=1i 1\n",
         b"t x==\x42 1\n",
         b"t x==\x0e\x0a\x21 1\n",

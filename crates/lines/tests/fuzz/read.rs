@@ -94,11 +94,14 @@ pub fn settings(random: &mut Random) -> Settings {
             line_bytes: random.within(10, 400),
             columns: random.within(1, 12),
             tables: random.within(1, 5),
+            names: random.within(1, 20),
             batch_bytes: random.within(50, 4000),
             errors: random.below(12),
         };
     }
-    Settings { precision: *random.pick(&precisions), now: 7_000_000_000, limits }
+    // Nobody vouches for what a client says of its body.
+    let body_bytes = *random.pick(&[None, Some(0), Some(1 << 14), Some(u64::MAX)]);
+    Settings { precision: *random.pick(&precisions), now: 7_000_000_000, body_bytes, limits }
 }
 
 /// What became of a body.
