@@ -116,6 +116,83 @@ def test_parameters_filter(pg, readings):
     assert "$1" in str(error.value)
 
 
+@pytest.mark.parametrize("mark", ["%s", "%b", "%t"])
+def test_no_parameter_becomes_another_value(pg, mark):
+    table = f"exact_{ord(mark[1])}"
+    columns = "n BIGINT, d DECIMAL(10, 2), day DATE, r REAL, long DECIMAL(38, 5), f DOUBLE PRECISION"
+    pg.execute(f"CREATE TABLE {table} ({columns})")
+    pg.execute(f"INSERT INTO {table} (n, d, day) VALUES (7, 1.24, '2024-01-02')")
+    for condition, value in [
+        ("n = ", 7.5), ("n < ", 7.5), ("n = ", decimal.Decimal("7.5")), ("d = ", decimal.Decimal("1.2399")), ("day = ", WHEN),
+    ]:  # fmt: skip
+        for statement in (f"SELECT n FROM {table} WHERE {condition}{mark}", f"DELETE FROM {table} WHERE {condition}{mark}"):
+            with pytest.raises(psycopg.Error) as error:
+                pg.execute(statement, [value])
+            assert "$1" in str(error.value), statement
+    assert pg.execute(f"SELECT n FROM {table} WHERE n < CAST({mark} AS DOUBLE)", [7.5]).fetchall() == [(7,)]
+    equal = f"SELECT n FROM {table} WHERE n = {mark} AND d = {mark}"
+    assert pg.execute(equal, [7.0, decimal.Decimal("1.240")]).fetchall() == [(7,)]
+    for column, value in [("n", 1.5), ("r", 1e200), ("long", decimal.Decimal("1" * 40))]:
+        with pytest.raises(psycopg.Error):
+            pg.execute(f"INSERT INTO {table} ({column}) VALUES ({mark})", [value])
+    with pytest.raises(psycopg.Error):
+        pg.execute(f"INSERT INTO {table} (f) VALUES (%s)", ["1e400"])
+    assert pg.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)
+    # What is stored is rounded to the column's digits, and to no fewer.
+    long, odd = decimal.Decimal("12345678901234567890123456.123454" + "9" * 20), decimal.Decimal("0.1234567890123456789")
+    pg.execute(f"INSERT INTO {table} (long, f) VALUES ({mark}, {mark})", [long, odd])
+    stored = pg.execute(f"SELECT long, f FROM {table} WHERE n IS NULL").fetchone()
+    assert stored == (decimal.Decimal("12345678901234567890123456.12345"), float(odd))
+
+
+@pytest.mark.parametrize("mark", ["%s", "%b"])
+def test_parameters_of_no_column_keep_their_types(pg, mark):
+    moments = [WHEN, WHEN.replace(tzinfo=UTC), WHEN.date(), datetime.timedelta(days=-3, hours=5)]
+    values = [41, 2**40, 0.5, True, *moments, b"\x00\xff", [1, None]]
+    with pg.cursor(binary=mark == "%b") as cursor:
+        cursor.execute(f"SELECT {', '.join([mark] * len(values))}", values)
+        assert cursor.fetchone() == tuple(values)
+        numbers = [decimal.Decimal("1.5"), decimal.Decimal("2.25"), None]
+        cursor.execute(f"SELECT cardinality({mark}), array_has({mark}, CAST(2.25 AS DECIMAL(38, 2)))", [numbers, numbers])
+        assert cursor.fetchone() == (3, True)
+
+
+@pytest.mark.parametrize("mark", ["%s", "%b", "%t"])
+def test_a_list_without_a_value_is_null(pg, mark):
+    pg.execute(f"CREATE TABLE lists_{ord(mark[1])} (k BIGINT, l BIGINT[], t TEXT[])")
+    rows = [(1, None, None), (2, [], [""]), (3, [1, None], ["{a,b}", None])]
+    for row in rows:
+        pg.execute(f"INSERT INTO lists_{ord(mark[1])} VALUES ({mark}, {mark}, {mark})", row)
+    assert pg.execute(f"SELECT * FROM lists_{ord(mark[1])} ORDER BY k").fetchall() == rows
+    with pytest.raises(psycopg.Error):
+        pg.execute(f"INSERT INTO lists_{ord(mark[1])} (k, l) VALUES (4, {mark})", [4])
+
+
+def test_infinite_moments_are_refused(pg):
+    least, greatest = b"\x80" + b"\0" * 7, b"\x7f" + b"\xff" * 7
+    with connect_raw(pg) as raw:
+        raw.send(message(b"Q", b"CREATE TABLE finite (ts TIMESTAMP, day DATE, at TIMESTAMP) TIMESTAMP(ts)\0"))
+        assert raw.kinds() == "CZ"
+        for column, oid, value in [
+            (b"day", 1082, least[:4]), (b"day", 1082, greatest[:4]),
+            (b"at", 1114, least), (b"at", 1184, least), (b"at", 1114, greatest),
+        ]:  # fmt: skip
+            insert = b"\0INSERT INTO finite (ts, " + column + b") VALUES (now(), $1)\0" + struct.pack(">HI", 1, oid)
+            bind = b"\0\0" + struct.pack(">HHHI", 1, 1, 1, len(value)) + value + b"\0\0"
+            raw.send(message(b"P", insert), message(b"B", bind), message(b"E", b"\0\0\0\0\0"), message(b"S"))
+            assert raw.kinds() == "1EZ", (column, value)
+    assert pg.execute("SELECT count(*) FROM finite").fetchone() == (0,)
+
+
+def test_moments_may_go_without_seconds(pg):
+    pg.execute("CREATE TABLE minutes (at TIMESTAMP, zoned TIMESTAMP WITH TIME ZONE)")
+    pg.execute("INSERT INTO minutes VALUES (%s, %s)", ["2024-01-01 10:00", "2024-01-01T12:00+02"])
+    with pg.cursor() as cursor, cursor.copy("COPY minutes FROM STDIN") as copy:
+        copy.write("2024-01-01 10:00\t2024-01-01 12:00+02:00\n2024-01-01\t\\N\n")
+    at = datetime.datetime(2024, 1, 1, 10)
+    assert pg.execute("SELECT * FROM minutes WHERE at = %s", ["2024-01-01 10:00"]).fetchall() == [(at, at.replace(tzinfo=UTC))] * 2
+
+
 def test_prepared_statements_see_changes(node, pg):
     pg.execute("CREATE TABLE prepared (a BIGINT)")
     for n in range(8):
@@ -147,9 +224,35 @@ def test_several_statements_in_one_text(pg):
         while cursor.nextset():
             results.append(cursor.statusmessage)
         assert results == ["CREATE TABLE", "INSERT 0 1", "SELECT 1"]
-    with pytest.raises(psycopg.errors.SyntaxError):
-        pg.execute("INSERT INTO several VALUES (2); INSERT INTO several VALUES (3); nonsense")
+    for text in (
+        "INSERT INTO several VALUES (2); INSERT INTO several VALUES (3); nonsense",
+        "INSERT INTO several VALUES (2); SELECT * FROM nowhere",
+        "CREATE TABLE fewer (a BIGINT); SELECT a / 0 FROM several",
+    ):
+        with pytest.raises(psycopg.Error):
+            pg.execute(text)
     assert pg.execute("SELECT count(*) FROM several").fetchone() == (1,), "one transaction"
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        pg.execute("SELECT * FROM fewer")
+    with pytest.raises(psycopg.Error):
+        pg.execute("INSERT INTO several VALUES (2); BEGIN READ ONLY; INSERT INTO several VALUES (3)")
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        pg.execute("INSERT INTO several VALUES (2); CHECKPOINT")
+    assert pg.execute("SELECT count(*) FROM several").fetchone() == (1,), "too late, or not together"
+
+
+def test_rows_of_a_copy_stand_or_fall_with_their_text(pg):
+    pg.execute("CREATE TABLE together (a BIGINT)")
+    with connect_raw(pg) as raw:
+        for second, row in ((b"SELECT * FROM nowhere", b"1\n"), (b"SELECT 1", b"2\n")):
+            text = b"COPY together FROM STDIN; " + second + b"\0"
+            raw.send(message(b"Q", text), message(b"d", row), message(b"c"))
+            assert raw.kinds() in ("GCEZ", "GCTDCZ")
+        # Gone in the middle of its rows.
+        raw.send(message(b"Q", b"COPY together FROM STDIN\0"), message(b"d", b"3\n"))
+    with connect_raw(pg) as raw:
+        raw.send(message(b"Q", b"COPY together FROM STDIN\0"), message(b"d", b"4\n"), message(b"X"))
+    assert pg.execute("SELECT a FROM together").fetchall() == [(2,)]
 
 
 def test_large_results_arrive_in_pieces(pg):
@@ -161,6 +264,14 @@ def test_large_results_arrive_in_pieces(pg):
         raw.send(message(b"E", b"\0" + struct.pack(">i", 2)), message(b"E", b"\0" + struct.pack(">i", 2)))
         raw.send(message(b"E", b"\0\0\0\0\0"), message(b"S"))
         assert raw.kinds() == "12DDsDDsDCZ"
+        # What is over has no more rows; and what has no name is gone with the next simple query.
+        portal = (message(b"P", b"\0SELECT 1\0\0\0"), message(b"B", b"\0\0\0\0\0\0\0\0"), message(b"E", b"\0\0\0\0\0"))
+        raw.send(*portal, message(b"E", b"\0\0\0\0\0"), message(b"S"))
+        assert [(kind, body) for kind, body in raw.messages()][-2] == ("C", b"SELECT 0\0")
+        raw.send(message(b"Q", b"SELECT 1\0"))
+        assert raw.kinds() == "TDCZ"
+        raw.send(message(b"B", b"\0\0\0\0\0\0\0\0"), message(b"S"))
+        assert raw.kinds() == "EZ", "the statement without a name is gone"
 
 
 # Transactions
@@ -185,6 +296,8 @@ def test_transactions(node, pg):
         assert connection.info.transaction_status == failed
         with pytest.raises(psycopg.errors.InFailedSqlTransaction):
             connection.execute("SELECT 1")
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            connection.execute("LISTEN what_is_not_supported")
         connection.rollback()
         assert connection.execute("SELECT amount FROM account").fetchone() == (10,)
 
@@ -194,6 +307,33 @@ def test_transactions(node, pg):
         assert connection.execute("SELECT count(*) FROM account").fetchone() == (0,)
         connection.rollback()
     assert pg.execute("SELECT count(*) FROM account").fetchone() == (1,)
+
+
+def test_a_failed_transaction_takes_no_prepared_statement_either(node, pg):
+    pg.execute("CREATE TABLE untaken (a BIGINT)")
+    with connect(node, autocommit=False) as connection:
+        connection.prepare_threshold = 0
+        insert, select = "INSERT INTO untaken VALUES (%s)", "SELECT count(*) FROM untaken"
+        connection.execute(insert, [1])
+        connection.execute(select)
+        connection.commit()
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            connection.execute("SELECT * FROM nowhere")
+        for statement, values in ((insert, [2]), (select, None)):
+            with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+                connection.execute(statement, values)
+        connection.commit()
+    assert pg.execute(select).fetchone() == (1,)
+
+
+@pytest.mark.parametrize("end", ["COMMIT AND CHAIN", "COMMIT PREPARED 'x'", "ROLLBACK PREPARED 'x'"])
+def test_an_end_that_is_more_than_that_is_refused(node, end):
+    with connect(node, autocommit=False) as connection:
+        connection.execute("SELECT 1")
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            connection.execute(end)
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
+        connection.rollback()
 
 
 def test_conflicts_have_the_code_that_is_retried(node, pg):
@@ -248,8 +388,34 @@ def test_settings(node):
         connection.execute("SET TIME ZONE 'UTC'; SET client_encoding = 'UTF8'; SET extra_float_digits = 3")
         with pytest.raises(psycopg.errors.FeatureNotSupported):
             connection.execute("SET TIME ZONE 'Europe/Berlin'")
-        connection.execute("DISCARD ALL")
-        assert connection.execute("SHOW application_name").fetchone() == ("",)
+        for clean in ("DISCARD ALL", "RESET ALL"):
+            seq = connection.execute("SELECT max(seq) FROM system.log").fetchone()[0]
+            connection.execute(f"SET tandem.as_of = 'seq:{seq}'; SET tandem.read = applied; SET application_name = 'other'")
+            connection.execute(clean)
+            # As it was begun.
+            assert connection.execute("SHOW tandem.as_of").fetchone()[-1] == "", clean
+            assert connection.execute("SHOW tandem.read").fetchone()[-1] == "latest", clean
+            assert connection.execute("SHOW application_name").fetchone() == ("tests",), clean
+            assert connection.info.parameter_status("application_name") == "tests", clean
+
+
+def test_what_is_set_for_a_transaction_ends_with_it(node):
+    with connect(node) as connection:
+        show = ("SHOW statement_timeout", "SHOW application_name", "SHOW search_path")
+        values = lambda: [connection.execute(statement).fetchone()[0] for statement in show]  # noqa: E731
+        connection.execute("SET statement_timeout = '20s'")
+        for end in ("COMMIT", "ROLLBACK"):
+            before = values()
+            connection.execute("BEGIN")
+            connection.execute("SET LOCAL statement_timeout = '30s'; SET LOCAL application_name = 'a'")
+            connection.execute("SET LOCAL search_path = system")
+            assert values() == ["30s", "a", "system"]
+            assert connection.info.parameter_status("application_name") == "a"
+            connection.execute(end)
+            assert values() == before
+            assert connection.info.parameter_status("application_name") == ""
+        connection.execute("SET LOCAL statement_timeout = '30s'")
+        assert values() == before
 
 
 @pytest.mark.parametrize(
@@ -324,6 +490,35 @@ def test_copy(pg):
             copy.write_row(rows[0])
             raise ZeroDivisionError
         assert pg.execute("SELECT count(*) FROM copied").fetchone() == (5,)
+
+
+def test_copy_keeps_what_it_is_given(pg):
+    pg.execute("CREATE TABLE kept (name TEXT)")
+    for options, rows, kept in [
+        # An empty line is a row, and what is in quotes is no null.
+        ("(FORMAT csv)", 'a\n\n""\n', [("",), ("a",), (None,)]),
+        ("(FORMAT csv, NULL 'x')", '"x"\nx\n', [("x",), (None,)]),
+        ("", "a\n\n\\.\n", [("",), ("a",)]),
+        ("", "\\x41\\102\\x\n", [("ABx",)]),
+        # As psycopg2 asks.
+        ("WITH DELIMITER AS '\t' NULL AS E'\\\\N'", "\\N\n", [(None,)]),
+    ]:
+        with pg.cursor() as cursor:
+            with cursor.copy(f"COPY kept FROM STDIN {options}") as copy:
+                copy.write(rows)
+            assert cursor.rowcount == len(kept), options
+        assert pg.execute("SELECT name FROM kept ORDER BY name NULLS LAST").fetchall() == kept, options
+        pg.execute("DELETE FROM kept")
+    with pytest.raises(psycopg.Error), pg.cursor() as cursor, cursor.copy("COPY kept FROM STDIN CSV") as copy:
+        copy.write('a\n"b\n')
+    pg.execute("CREATE TABLE kept_numbers (f DOUBLE PRECISION, l BIGINT[], d DECIMAL(38, 5))")
+    with pg.cursor() as cursor:
+        with cursor.copy("COPY kept_numbers FROM STDIN") as copy:
+            copy.write("-Infinity\t{1,NULL,3}\t1\nNaN\t{}\t-0.00001\n")
+        with pytest.raises(psycopg.Error), cursor.copy("COPY kept_numbers FROM STDIN") as copy:
+            copy.write("1e400\t{}\t1\n")
+    rows = pg.execute("SELECT l, d FROM kept_numbers ORDER BY d DESC").fetchall()
+    assert rows == [([1, None, 3], 1), ([], decimal.Decimal("-0.00001"))]
 
 
 def test_copy_takes_many_rows(pg):
@@ -537,12 +732,22 @@ def connect_raw(connection):
 def test_after_an_error_everything_up_to_sync_is_skipped(pg):
     with connect_raw(pg) as raw:
         raw.send(message(b"P", b"\0nonsense\0\0\0"), message(b"B", b"\0\0\0\0\0\0\0\0"), message(b"E", b"\0\0\0\0\0"))
-        raw.send(message(b"Q", b"SELECT 1\0"))
-        assert raw.kinds() == "ETDCZ", "a simple query begins anew"
+        raw.send(message(b"Q", b"SELECT 1\0"), message(b"S"))
+        assert raw.kinds() == "EZ", "a simple query as well"
         raw.send(message(b"E", b"none\0\0\0\0\0"), message(b"D", b"S\0"), message(b"S"))
         assert raw.kinds() == "EZ"
         raw.send(message(b"Q", b"  -- nothing\0"))
         assert raw.kinds() == "IZ"
+
+
+def test_statements_with_names_are_bounded_and_others_replace_each_other(pg):
+    with connect_raw(pg) as raw:
+        raw.send(*(message(b"P", b"s%d\0\0\0\0" % n) for n in range(1001)), message(b"S"))
+        assert raw.kinds() == "1" * 1000 + "EZ"
+        for _ in range(2):
+            raw.send(message(b"P", b"\0SELECT 1\0\0\0"), message(b"B", b"\0\0\0\0\0\0\0\0"))
+            raw.send(message(b"E", b"\0\0\0\0\0"), message(b"S"))
+            assert raw.kinds() == "12DCZ"
 
 
 @pytest.mark.parametrize(
@@ -569,8 +774,8 @@ def test_what_is_no_client_is_let_go(node, pg):
     where = address(node)
     for noise in (b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\x08\x04\xd2\x16\x30", b"\x16\x03\x01\0\x05", struct.pack(">II", 8, 0x20000)):
         with Raw(where, startup=noise) as raw:
-            raw.socket.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(ConnectionResetError):  # what was not read
+            with contextlib.suppress(OSError):  # reset, because of what was not read
+                raw.socket.shutdown(socket.SHUT_WR)
                 while raw.socket.recv(1000):
                     pass
     with Raw(where, startup=struct.pack(">II", 8, 80877103)) as raw:

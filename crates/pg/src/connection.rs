@@ -17,12 +17,13 @@ use tokio::sync::watch;
 
 use crate::cancel::CancelKey;
 use crate::catalog::{Facts, Question, View};
+use crate::decode;
 use crate::errors::{Failure, write_error, write_warning};
 use crate::local::{self, Control, Local};
 use crate::message::{self, Message, Output};
 use crate::server::Server;
 use crate::settings::Settings;
-use crate::statement::{Kind, Outcome, Portal, Running, Statement, can_join, counted_tag, tag_of};
+use crate::statement::{Kind, Outcome, Portal, Running, Statement, counted_tag, tag_of};
 use crate::types::{oid, oid_of};
 
 /// What is written is sent once it is this large.
@@ -57,6 +58,20 @@ impl From<io::Error> for Stop {
     }
 }
 
+/// What holds again once a transaction is over that had parameters of its own.
+struct Outside {
+    settings: Settings,
+    schema: Option<String>,
+}
+
+/// What a connection was begun with, and comes back to.
+#[derive(Default)]
+struct Initial {
+    settings: Settings,
+    /// Of the engine's session.
+    options: Vec<(String, String)>,
+}
+
 pub(crate) struct Connection {
     pub server: Arc<Server>,
     pub session: Arc<Session>,
@@ -71,6 +86,8 @@ pub(crate) struct Connection {
     pub failed: bool,
     /// After an error, up to the next `Sync`.
     pub skipping: bool,
+    initial: Initial,
+    outside: Option<Outside>,
     input: BytesMut,
     reader: ReadHalf<Wire>,
     writer: WriteHalf<Wire>,
@@ -79,7 +96,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub fn new(server: Arc<Server>, wire: Wire, grant: Grant) -> Self {
+    /// `ahead` is what was read already.
+    pub fn new(server: Arc<Server>, wire: Wire, grant: Grant, ahead: BytesMut) -> Self {
         let (reader, writer) = tokio::io::split(wire);
         Self {
             session: server.engine.session(&format!("{:032x}", server.chance.next_u128())),
@@ -94,7 +112,9 @@ impl Connection {
             implicit: false,
             failed: false,
             skipping: false,
-            input: BytesMut::new(),
+            initial: Initial::default(),
+            outside: None,
+            input: ahead,
             reader,
             writer,
         }
@@ -143,6 +163,7 @@ impl Connection {
         for (name, value) in self.settings.told() {
             self.output.parameter(name, &value);
         }
+        self.initial = Initial { settings: self.settings.clone(), options: self.session.options() };
         self.output.key(self.key.process, self.key.secret);
         Ok(())
     }
@@ -234,6 +255,9 @@ impl Connection {
     }
 
     pub async fn ready(&mut self) -> Result<(), Stop> {
+        if !self.session.is_in_transaction() {
+            self.leave_transaction();
+        }
         let status = match () {
             () if self.failed => b'E',
             () if self.session.is_in_transaction() && !self.implicit => b'T',
@@ -263,27 +287,31 @@ impl Connection {
         self.key.asked.mark_unchanged();
         let mut tag = tag_of(sql);
         if tag.is_empty() {
-            return Ok(Statement { kind: Kind::Empty, tag, types: Vec::new(), schema: None });
+            return Ok(Statement { kind: Kind::Empty, tag, types: Vec::new(), schema: None, bytes: 0 });
         }
-        let local = local::understand(sql)?;
-        if self.failed && !matches!(local, Some(Local::Transaction(ref control)) if ends(control)) {
-            let error =
-                Error::invalid("the transaction has failed: nothing but ROLLBACK is taken until its end");
-            return Err(Failure::new("25P02", error).into());
-        }
+        let bytes = sql.len();
+        let local = match local::understand(sql) {
+            Ok(local @ Some(Local::Transaction(_))) => local,
+            local => {
+                self.check_taken(false)?;
+                local?
+            }
+        };
         if let Some(local) = local {
             if let Local::Copy(_) = local {
                 "COPY".clone_into(&mut tag);
             }
             let schema = local_schema(&local);
-            return Ok(Statement { kind: Kind::Local(local), tag, types: Vec::new(), schema });
+            let statement = Statement { kind: Kind::Local(local), tag, types: Vec::new(), schema, bytes };
+            self.check_taken(statement.ends_transaction())?;
+            return Ok(statement);
         }
         if let Some(question) = Question::of(sql)? {
             let (server, view) = (self.server.clone(), self.view().await?);
             let work = server.catalog.plan(question.clone(), view, told.to_vec());
             let planned = self.attended(None, work).await?;
             let schema = Some(planned.schema);
-            return Ok(Statement { kind: Kind::Catalog(question), tag, types: planned.types, schema });
+            return Ok(Statement { kind: Kind::Catalog(question), tag, types: planned.types, schema, bytes });
         }
         let session = self.session.clone();
         let prepared = self.attended(None, async move { session.prepare(sql).await }).await?;
@@ -293,9 +321,27 @@ impl Connection {
             Some(known) if *known != 0 && *known != oid::UNKNOWN => *known,
             _ => oid_of(field.data_type()),
         });
-        let types = types.collect();
-        let schema = prepared.is_query().then(|| prepared.schema());
-        Ok(Statement { kind: Kind::Engine(prepared), tag, types, schema })
+        let types: Vec<u32> = types.collect();
+        let mut schema = prepared.is_query().then(|| prepared.schema());
+        if schema.is_some()
+            && let Some(nulls) = decode::typed_nulls(&types, &needed)
+        {
+            let prepared = prepared.clone();
+            // What cannot be planned so says why when it is run.
+            let planned =
+                async move { Ok(prepared.plan(Some(nulls)).await.ok().map(|planned| planned.schema())) };
+            schema = self.attended(None, planned).await?.or(schema);
+        }
+        Ok(Statement { kind: Kind::Engine(prepared), tag, types, schema, bytes })
+    }
+
+    /// Refuses what a transaction that has failed does not take.
+    pub fn check_taken(&self, ends: bool) -> Result<(), Stop> {
+        if !self.failed || ends {
+            return Ok(());
+        }
+        let error = Error::invalid("the transaction has failed: nothing but ROLLBACK is taken until its end");
+        Err(Failure::new("25P02", error).into())
     }
 
     /// What questions about the schema are asked of: the state that the session reads.
@@ -317,8 +363,12 @@ impl Connection {
         parameters: Option<RecordBatch>,
         joins: bool,
     ) -> Result<Outcome, Stop> {
-        self.key.asked.mark_unchanged();
-        let until = self.settings.statement_timeout().map(|limit| self.server.clock.monotonic() + limit);
+        self.check_taken(statement.ends_transaction())?;
+        let until = self.begin_waiting();
+        if joins && statement.can_join() {
+            self.grant.require(Right::Write, &statement.tag)?;
+            self.begin_implicit().await?;
+        }
         let running =
             |schema, stream| Outcome::Rows(Running { schema, stream, pending: None, sent: 0, until });
         match &statement.kind {
@@ -341,15 +391,19 @@ impl Connection {
                 if !prepared.only_for_its_session() {
                     self.grant.require(Right::Write, &statement.tag)?;
                 }
-                if joins && can_join(prepared.sql()) {
-                    self.begin_implicit().await?;
-                } else if self.implicit && !can_join(prepared.sql()) {
+                if self.implicit && !statement.can_join() {
                     self.commit_implicit().await?;
                 }
                 let done: UpdateResult = prepared.update(parameters).await?;
                 Ok(Outcome::Done(counted_tag(&statement.tag, done.rows)))
             }
         }
+    }
+
+    /// Begins to listen for who cancels, and to look at the clock: until when what follows may take.
+    pub fn begin_waiting(&mut self) -> Option<Duration> {
+        self.key.asked.mark_unchanged();
+        self.settings.statement_timeout().map(|limit| self.server.clock.monotonic() + limit)
     }
 
     /// Waits for work that reads, for as long as the client is there, has not cancelled it, and the time is not over.
@@ -417,6 +471,12 @@ impl Connection {
     async fn control(&mut self, control: &Control) -> Result<String, Stop> {
         let open = self.session.is_in_transaction();
         match control {
+            Control::Begin(sql) if open && !local::is_plain(sql) => {
+                let error = Error::invalid(format!(
+                    "{sql}: a transaction has begun already, and it is too late to say how: say it in its BEGIN"
+                ));
+                return Err(Failure::new("25001", error).into());
+            }
             Control::Begin(_) if self.implicit => self.implicit = false,
             Control::Begin(_) if open => {
                 write_warning(&mut self.output, "25001", "there is already a transaction in progress");
@@ -435,6 +495,7 @@ impl Connection {
             Control::Commit => {
                 self.implicit = false;
                 self.engine("COMMIT").await?;
+                self.leave_transaction();
             }
             Control::RollbackTo(sql) => {
                 self.engine(sql).await?;
@@ -457,6 +518,7 @@ impl Connection {
         self.implicit = false;
         let ended = self.session.has_ended_transaction();
         let done = self.session.roll_back();
+        self.leave_transaction();
         // One that was lost before has left nothing behind either.
         if !std::mem::take(&mut self.failed) && !ended {
             done?;
@@ -464,24 +526,81 @@ impl Connection {
         Ok(())
     }
 
-    async fn run_local(&mut self, local: &Local) -> Result<Outcome, Stop> {
-        let done = |tag: &str| Ok(Outcome::Done(tag.to_owned()));
+    /// Sets a parameter.
+    fn assign(&mut self, local: &Local) -> Result<()> {
         match local {
-            Local::Nothing(tag) => done(tag),
+            Local::SearchPath(schema) => self.session.set_option("schema", schema.as_deref()),
             Local::Set { name, value } => {
                 self.settings.set(name, value.as_deref())?;
                 if let (Some(told), Some(now)) = (Settings::told_as(name), self.settings.get(name)) {
                     self.output.parameter(told, &now);
                 }
+                Ok(())
+            }
+            _ => Err(Error::internal("a statement that sets nothing was to set something")),
+        }
+    }
+
+    /// Takes all parameters back to what they were when the connection began.
+    fn reset(&mut self) -> Result<()> {
+        for (name, value) in &self.initial.options {
+            if name != "tandem.last_seq" {
+                self.session.set_option(name, Some(value))?;
+            }
+        }
+        self.outside = None;
+        self.replace_settings(self.initial.settings.clone());
+        Ok(())
+    }
+
+    fn replace_settings(&mut self, settings: Settings) {
+        let before = std::mem::replace(&mut self.settings, settings);
+        for ((name, now), (_, before)) in self.settings.told().into_iter().zip(before.told()) {
+            if now != before {
+                self.output.parameter(name, &now);
+            }
+        }
+    }
+
+    /// Takes back the parameters that were set for a transaction alone.
+    fn leave_transaction(&mut self) {
+        if let Some(outside) = self.outside.take() {
+            self.replace_settings(outside.settings);
+            // A schema that is gone by now is looked for in vain with the next statement.
+            let _ = self.session.set_option("schema", outside.schema.as_deref());
+        }
+    }
+
+    async fn run_local(&mut self, local: &Local) -> Result<Outcome, Stop> {
+        let done = |tag: &str| Ok(Outcome::Done(tag.to_owned()));
+        match local {
+            Local::Nothing(tag) => done(tag),
+            Local::Set { .. } | Local::SearchPath(_) => {
+                self.assign(local)?;
+                match (&mut self.outside, local) {
+                    (Some(outside), Local::Set { name, value }) => {
+                        outside.settings.set(name, value.as_deref())?;
+                    }
+                    (Some(outside), Local::SearchPath(schema)) => outside.schema.clone_from(schema),
+                    _ => {}
+                }
                 done("SET")
             }
-            Local::SearchPath(schema) => {
-                self.session.set_option("schema", schema.as_deref())?;
+            Local::ForTransaction(_) if !self.session.is_in_transaction() => {
+                let message = "SET LOCAL holds for a transaction, and there is none";
+                write_warning(&mut self.output, "25P01", message);
+                done("SET")
+            }
+            Local::ForTransaction(inner) => {
+                self.outside.get_or_insert_with(|| Outside {
+                    settings: self.settings.clone(),
+                    schema: Some(self.session.default_schema()),
+                });
+                self.assign(inner)?;
                 done("SET")
             }
             Local::ResetAll => {
-                self.settings.reset();
-                self.session.set_option("schema", None)?;
+                self.reset()?;
                 done("RESET")
             }
             Local::Discard => {
@@ -489,10 +608,9 @@ impl Connection {
                     let error = Error::invalid("DISCARD ALL cannot run in a transaction");
                     return Err(Failure::new("25001", error).into());
                 }
+                self.reset()?;
                 self.statements.clear();
                 self.portals.clear();
-                self.settings.reset();
-                self.session.set_option("schema", None)?;
                 done("DISCARD ALL")
             }
             Local::Deallocate(name) => {
@@ -523,11 +641,6 @@ impl Connection {
             Local::Copy(copy) => self.copy(copy).await.map(Outcome::Done),
         }
     }
-}
-
-/// Whether a transaction that has failed takes it.
-fn ends(control: &Control) -> bool {
-    matches!(control, Control::Commit | Control::Rollback | Control::RollbackTo(_))
 }
 
 /// Resolves once the client is gone. What it sends meanwhile is kept.

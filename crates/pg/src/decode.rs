@@ -3,23 +3,35 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
-    Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, ListArray, RecordBatch, StringArray,
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Decimal256Array, Float32Array,
+    Float64Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, RecordBatch, StringArray,
     Time64MicrosecondArray, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::buffer::OffsetBuffer;
-use arrow::compute::concat;
-use arrow::datatypes::IntervalMonthDayNano;
-use arrow_schema::{DataType, Field, Schema};
+use arrow::datatypes::{IntervalMonthDayNano, i256};
+use arrow_schema::{DataType, Field, IntervalUnit, Schema, TimeUnit};
 use bytes::{Buf, Bytes};
 use tandem_types::{Error, Result};
 
 use crate::encode::{EPOCH_DAYS, EPOCH_MICROS, numeric_text};
+use crate::lists::{binary_list, text_list};
 use crate::message::Format;
+use crate::suit::{Use, suited, with_seconds};
 use crate::types::{by_oid, item_of, oid};
 
-/// Digits that a decimal of 128 bits holds.
+/// Digits that decimals of 128 and of 256 bits hold.
 const DECIMAL_DIGITS: usize = 38;
+const LONG_DECIMAL_DIGITS: usize = 76;
+/// Exponents beyond it are for floating-point numbers.
+const EXPONENT_MAX: i32 = 400;
+/// Of a day.
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// What a statement needs of its parameters, where the engine told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needs<'a> {
+    pub schema: &'a Schema,
+    pub for_what: Use,
+}
 
 /// The parameters of one run of a statement; `types` are those that were told to the client or by it.
 ///
@@ -30,11 +42,19 @@ pub(crate) fn parameters(
     types: &[u32],
     formats: &[Format],
     values: &[Option<Bytes>],
+    needs: Option<Needs<'_>>,
 ) -> Result<Option<RecordBatch>> {
     if types.len() != values.len() {
         return Err(Error::invalid(format!(
             "the statement has {} parameters, and {} were bound",
             types.len(),
+            values.len()
+        )));
+    }
+    if formats.len() > 1 && formats.len() != values.len() {
+        return Err(Error::invalid(format!(
+            "{} formats were told for {} parameters: it is one for all, or one for each",
+            formats.len(),
             values.len()
         )));
     }
@@ -46,10 +66,16 @@ pub(crate) fn parameters(
         .zip(values)
         .enumerate()
         .map(|(at, (oid, value))| {
+            let needed = needs.and_then(|needs| needs.schema.fields().get(at)).map(|field| field.data_type());
             let value = match value {
-                None => return Ok(new_null_array(&DataType::Utf8, 1)),
-                Some(bytes) => one(*oid, Format::at(formats, at), bytes.clone()),
+                // Of the type itself: no text without a value becomes a list of one item without a value.
+                None => return Ok(new_null_array(needed.unwrap_or(&DataType::Utf8), 1)),
+                Some(bytes) => one(*oid, Format::at(formats, at), bytes.clone(), needed),
             };
+            let value = value.and_then(|value| match (needs, needed) {
+                (Some(needs), Some(needed)) => suited(value, needed, needs.for_what),
+                _ => Ok(value),
+            });
             value.map_err(|e| e.context(format!("parameter ${}", at + 1)))
         })
         .collect::<Result<_>>()?;
@@ -61,16 +87,59 @@ pub(crate) fn parameters(
     batch.map(Some).map_err(|e| Error::internal(format!("parameters cannot be bound: {e}")))
 }
 
-fn one(oid: u32, format: Format, bytes: Bytes) -> Result<ArrayRef> {
+/// Parameters without values, of the types that were told, where they are of use: where the engine knows none, so that it takes
+/// them for text, and the client knows another. What the result is like follows from them.
+pub(crate) fn typed_nulls(types: &[u32], needed: &Schema) -> Option<RecordBatch> {
+    let mut of_use = false;
+    let fields = types.iter().zip(needed.fields()).map(|(oid, field)| {
+        let told = type_told(*oid).filter(|_| *field.data_type() == DataType::Utf8);
+        of_use |= told.is_some();
+        Field::new(field.name(), told.unwrap_or_else(|| field.data_type().clone()), true)
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+    RecordBatch::try_new(schema, columns).ok().filter(|_| of_use)
+}
+
+/// The type of a parameter whose type only the client tells. Numerics are missing: their digits are told by values alone.
+fn type_told(oid: u32) -> Option<DataType> {
     if let Some(item) = item_of(oid) {
+        return type_told(item.oid).map(|item| DataType::List(Arc::new(Field::new_list_field(item, true))));
+    }
+    let micros = |zone: Option<&str>| DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into));
+    Some(match oid {
+        oid::BOOL => DataType::Boolean,
+        oid::INT2 => DataType::Int16,
+        oid::INT4 => DataType::Int32,
+        oid::INT8 | oid::OID => DataType::Int64,
+        oid::FLOAT4 => DataType::Float32,
+        oid::FLOAT8 => DataType::Float64,
+        oid::BYTEA => DataType::Binary,
+        oid::DATE => DataType::Date32,
+        oid::TIME => DataType::Time64(TimeUnit::Microsecond),
+        oid::TIMESTAMP => micros(None),
+        oid::TIMESTAMPTZ => micros(Some("+00:00")),
+        oid::INTERVAL => DataType::Interval(IntervalUnit::MonthDayNano),
+        _ => return None,
+    })
+}
+
+fn one(oid: u32, format: Format, bytes: Bytes, needed: Option<&DataType>) -> Result<ArrayRef> {
+    if let Some(item) = item_of(oid) {
+        let needed = match needed {
+            Some(DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)) => {
+                Some(item.data_type())
+            }
+            _ => None,
+        };
         return match format {
-            Format::Text => text_list(item.oid, utf8(&bytes)?),
-            Format::Binary => binary_list(bytes),
+            Format::Text => text_list(utf8(&bytes)?, |value| text(item.oid, value, needed)),
+            Format::Binary => binary_list(bytes, |oid, value| binary(oid, value, needed)),
         };
     }
     match format {
-        Format::Text => text(oid, utf8(&bytes)?),
-        Format::Binary => binary(oid, bytes),
+        Format::Text => text(oid, utf8(&bytes)?, needed),
+        Format::Binary => binary(oid, bytes, needed),
     }
 }
 
@@ -81,7 +150,7 @@ fn utf8(bytes: &[u8]) -> Result<&str> {
 
 /// Text becomes a value only where its form is PostgreSQL's own; all else the engine reads as the type that the statement
 /// needs, which it knows better.
-fn text(oid: u32, text: &str) -> Result<ArrayRef> {
+pub(crate) fn text(oid: u32, text: &str, needed: Option<&DataType>) -> Result<ArrayRef> {
     let wrong = || {
         let name = by_oid(oid).map_or("value", |known| known.long_name);
         Error::invalid(format!("{text:?} is no {name}"))
@@ -96,30 +165,65 @@ fn text(oid: u32, text: &str) -> Result<ArrayRef> {
         oid::INT2 | oid::INT4 | oid::INT8 | oid::OID => {
             Arc::new(Int64Array::from(vec![trimmed.parse::<i64>().map_err(|_| wrong())?]))
         }
-        oid::FLOAT4 | oid::FLOAT8 => {
-            Arc::new(Float64Array::from(vec![trimmed.parse::<f64>().map_err(|_| wrong())?]))
-        }
-        oid::NUMERIC => numeric(trimmed).ok_or_else(wrong)?,
+        oid::FLOAT4 | oid::FLOAT8 => Arc::new(Float64Array::from(vec![float(trimmed).ok_or_else(wrong)?])),
+        oid::NUMERIC => numeric(trimmed, needed).ok_or_else(wrong)?,
         oid::BYTEA => Arc::new(BinaryArray::from(vec![bytea(text).ok_or_else(wrong)?.as_slice()])),
+        oid::TIMESTAMP | oid::TIMESTAMPTZ => Arc::new(StringArray::from(vec![with_seconds(text).as_ref()])),
         _ => Arc::new(StringArray::from(vec![text])),
     })
 }
 
-fn numeric(text: &str) -> Option<ArrayRef> {
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-    let digits = format!("{whole}{fraction}");
-    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let significant = digits.trim_start_matches('0').len().max(fraction.len());
-    if !plain || significant > DECIMAL_DIGITS {
-        // An exponent, NaN, or more digits than a decimal holds.
-        return text.parse::<f64>().ok().map(|number| Arc::new(Float64Array::from(vec![number])) as ArrayRef);
+/// A floating-point number; infinite only if it says so.
+pub(crate) fn float(text: &str) -> Option<f64> {
+    let number = text.parse::<f64>().ok()?;
+    let said = || text.trim_start_matches(['-', '+']).starts_with(['i', 'I']);
+    (number.is_finite() || number.is_nan() || said()).then_some(number)
+}
+
+/// A decimal of as many digits as the text has, unless a floating-point number is needed or nothing else can hold it.
+fn numeric(text: &str, needed: Option<&DataType>) -> Option<ArrayRef> {
+    let is_float = matches!(needed, Some(DataType::Float16 | DataType::Float32 | DataType::Float64));
+    match decimal(text).filter(|_| !is_float) {
+        Some(array) => Some(array),
+        // Rounded, it would be another number than was sent.
+        None if needed.is_some_and(DataType::is_decimal) && text.contains(|c: char| c.is_ascii_digit()) => {
+            None
+        }
+        None => Some(Arc::new(Float64Array::from(vec![float(text)?]))),
     }
-    let magnitude = digits.parse::<i128>().ok()?;
-    let value = if text.starts_with('-') { -magnitude } else { magnitude };
-    let scale = i8::try_from(fraction.len()).ok()?;
-    let array = Decimal128Array::from(vec![value]).with_precision_and_scale(38, scale).ok()?;
-    Some(Arc::new(array))
+}
+
+fn decimal(text: &str) -> Option<ArrayRef> {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
+        None => (unsigned, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let mut digits = format!("{whole}{fraction}");
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) || exponent.abs() > EXPONENT_MAX
+    {
+        return None;
+    }
+    let scale = i32::try_from(fraction.len()).ok()? - exponent;
+    for _ in scale..0 {
+        digits.push('0');
+    }
+    let scale = scale.max(0);
+    let digits = digits.trim_start_matches('0');
+    let sign = if text.starts_with('-') { "-" } else { "" };
+    let value = format!("{sign}{}", if digits.is_empty() { "0" } else { digits });
+    let significant = digits.len().max(usize::try_from(scale).ok()?);
+    let scale = i8::try_from(scale).ok()?;
+    if significant <= DECIMAL_DIGITS {
+        let array = Decimal128Array::from(vec![value.parse::<i128>().ok()?]);
+        return Some(Arc::new(array.with_precision_and_scale(38, scale).ok()?));
+    }
+    if significant <= LONG_DECIMAL_DIGITS {
+        let array = Decimal256Array::from(vec![i256::from_string(&value)?]);
+        return Some(Arc::new(array.with_precision_and_scale(76, scale).ok()?));
+    }
+    None
 }
 
 /// Bytes in hexadecimal after `\x`, or with octal escapes.
@@ -154,7 +258,7 @@ pub(crate) fn bytea(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn binary(oid: u32, bytes: Bytes) -> Result<ArrayRef> {
+pub(crate) fn binary(oid: u32, bytes: Bytes, needed: Option<&DataType>) -> Result<ArrayRef> {
     let name = by_oid(oid).map_or("value", |known| known.long_name);
     let length = bytes.len();
     let sized = |size: usize| {
@@ -174,16 +278,27 @@ fn binary(oid: u32, bytes: Bytes) -> Result<ArrayRef> {
         oid::FLOAT8 => Arc::new(Float64Array::from(vec![sized(8)?.get_f64()])),
         oid::NUMERIC => {
             let text = numeric_text(&bytes)?;
-            numeric(&text).ok_or_else(|| Error::invalid(format!("{text:?} is no numeric")))?
+            numeric(&text, needed).ok_or_else(|| Error::invalid(format!("{text:?} is no numeric")))?
         }
         oid::BYTEA => Arc::new(BinaryArray::from(vec![&bytes[..]])),
         oid::DATE => {
-            let days = sized(4)?.get_i32().checked_add(EPOCH_DAYS).ok_or_else(out_of_range)?;
+            // The least number stands for -infinity; the greatest, for infinity, overflows.
+            let days = Some(sized(4)?.get_i32())
+                .filter(|days| *days != i32::MIN)
+                .and_then(|days| days.checked_add(EPOCH_DAYS));
+            let days = days.ok_or_else(out_of_range)?;
             Arc::new(Date32Array::from(vec![days]))
         }
-        oid::TIME => Arc::new(Time64MicrosecondArray::from(vec![sized(8)?.get_i64()])),
+        oid::TIME => {
+            let micros = Some(sized(8)?.get_i64()).filter(|micros| (0..DAY_MICROS).contains(micros));
+            Arc::new(Time64MicrosecondArray::from(vec![micros.ok_or_else(out_of_range)?]))
+        }
         oid::TIMESTAMP | oid::TIMESTAMPTZ => {
-            let micros = sized(8)?.get_i64().checked_add(EPOCH_MICROS).ok_or_else(out_of_range)?;
+            // As of dates.
+            let micros = Some(sized(8)?.get_i64())
+                .filter(|micros| *micros != i64::MIN)
+                .and_then(|micros| micros.checked_add(EPOCH_MICROS));
+            let micros = micros.ok_or_else(out_of_range)?;
             let array = TimestampMicrosecondArray::from(vec![micros]);
             if oid == oid::TIMESTAMP { Arc::new(array) } else { Arc::new(array.with_timezone("+00:00")) }
         }
@@ -217,82 +332,6 @@ fn binary(oid: u32, bytes: Bytes) -> Result<ArrayRef> {
     })
 }
 
-/// `{a,"b c",NULL}`, of one dimension.
-fn text_list(item: u32, list: &str) -> Result<ArrayRef> {
-    let wrong =
-        || Error::invalid(format!("{list:?} is no array of one dimension: it looks like {{1,2,NULL}}"));
-    let inner = list.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or_else(wrong)?;
-    let mut items = Vec::new();
-    let mut letters = inner.chars().peekable();
-    while letters.peek().is_some() {
-        while letters.next_if(|letter| letter.is_whitespace()).is_some() {}
-        let mut value = String::new();
-        let quoted = letters.next_if_eq(&'"').is_some();
-        let mut closed = !quoted;
-        while let Some(letter) = letters.next_if(|letter| quoted || *letter != ',') {
-            match letter {
-                '\\' => value.push(letters.next().ok_or_else(wrong)?),
-                '"' if quoted => {
-                    closed = true;
-                    break;
-                }
-                '{' | '}' | '"' if !quoted => return Err(wrong()),
-                other => value.push(other),
-            }
-        }
-        while letters.next_if(|letter| letter.is_whitespace()).is_some() {}
-        let more = letters.next_if_eq(&',').is_some();
-        if !closed || (!more && letters.peek().is_some()) || (more && letters.peek().is_none()) {
-            return Err(wrong());
-        }
-        let is_null = !quoted && value.trim().eq_ignore_ascii_case("null");
-        items.push(if is_null {
-            None
-        } else {
-            Some(text(item, if quoted { &value } else { value.trim() })?)
-        });
-    }
-    collect(items)
-}
-
-fn binary_list(mut bytes: Bytes) -> Result<ArrayRef> {
-    let short = || Error::invalid("an array ends too early");
-    let word = |bytes: &mut Bytes| {
-        if bytes.len() < 4 { Err(short()) } else { Ok(bytes.get_i32()) }
-    };
-    let (dimensions, _has_nulls, item) = (word(&mut bytes)?, word(&mut bytes)?, word(&mut bytes)?);
-    if dimensions == 0 {
-        return collect(Vec::new());
-    }
-    if dimensions != 1 {
-        return Err(Error::unsupported(format!(
-            "an array of {dimensions} dimensions; one is understood here"
-        )));
-    }
-    let (count, _first) = (word(&mut bytes)?, word(&mut bytes)?);
-    let mut items = Vec::new();
-    for _ in 0..count {
-        items.push(match usize::try_from(word(&mut bytes)?) {
-            Err(_) => None,
-            Ok(length) if bytes.len() < length => return Err(short()),
-            Ok(length) => Some(binary(item.cast_unsigned(), bytes.split_to(length))?),
-        });
-    }
-    collect(items)
-}
-
-/// A list of one row of these items.
-fn collect(items: Vec<Option<ArrayRef>>) -> Result<ArrayRef> {
-    let failed = |e| Error::invalid(format!("the items of an array do not go together: {e}"));
-    let item = items.iter().flatten().next().map_or(DataType::Utf8, |item| item.data_type().clone());
-    let null = new_null_array(&item, 1);
-    let all: Vec<&dyn Array> = items.iter().map(|item| item.as_ref().unwrap_or(&null).as_ref()).collect();
-    let values = if all.is_empty() { new_null_array(&item, 0) } else { concat(&all).map_err(failed)? };
-    let offsets = OffsetBuffer::from_lengths([values.len()]);
-    let field = Arc::new(Field::new_list_field(item, true));
-    Ok(Arc::new(ListArray::try_new(field, offsets, values, None).map_err(failed)?))
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::array::AsArray;
@@ -302,7 +341,7 @@ mod tests {
     use super::*;
 
     fn shown(oid: u32, format: Format, bytes: &'static [u8]) -> String {
-        let value = one(oid, format, Bytes::from_static(bytes)).unwrap();
+        let value = one(oid, format, Bytes::from_static(bytes), None).unwrap();
         array_value_to_string(&value, 0).unwrap()
     }
 
@@ -327,7 +366,8 @@ mod tests {
         assert_eq!(shown(oid::DATE, Format::Binary, &[0; 4]), "2000-01-01");
         assert_eq!(shown(oid::TIMESTAMP, Format::Text, b"2024-01-01 00:00:00"), "2024-01-01 00:00:00");
         assert_eq!(shown(oid::BYTEA, Format::Text, b"a\\001\\\\"), "61015c");
-        let strings = one(1009, Format::Text, Bytes::from_static(br#"{a,"b \"c",null,"null",""}"#)).unwrap();
+        let strings =
+            one(1009, Format::Text, Bytes::from_static(br#"{a,"b \"c",null,"null",""}"#), None).unwrap();
         let strings = strings.as_list::<i32>().value(0);
         let strings: Vec<Option<&str>> = strings.as_string::<i32>().iter().collect();
         assert_eq!(strings, [Some("a"), Some("b \"c"), None, Some("null"), Some("")]);
@@ -336,18 +376,25 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_an_error_that_names_the_parameter() {
         let value = |bytes: &'static [u8]| Some(Bytes::from_static(bytes));
-        let error = parameters(&[oid::TEXT, oid::INT4], &[], &[None, value(b"x")]).unwrap_err();
+        let error = parameters(&[oid::TEXT, oid::INT4], &[], &[None, value(b"x")], None).unwrap_err();
         assert!(
             error.message().starts_with("parameter $2") && error.message().contains("integer"),
             "{error}"
         );
-        assert!(parameters(&[oid::TEXT], &[], &[]).is_err());
-        assert_eq!(parameters(&[], &[], &[]), Ok(None));
+        assert!(parameters(&[oid::TEXT], &[], &[], None).is_err());
+        assert_eq!(parameters(&[], &[], &[], None), Ok(None));
         for (oid, format, bytes) in [
             (oid::BOOL, Format::Text, &b"perhaps"[..]),
             (oid::INT4, Format::Binary, b"\0"),
             (oid::BYTEA, Format::Text, b"\\xf"),
             (oid::DATE, Format::Binary, b"\x7f\xff\xff\xff"),
+            (oid::DATE, Format::Binary, b"\x80\0\0\0"),
+            (oid::TIMESTAMP, Format::Binary, b"\x80\0\0\0\0\0\0\0"),
+            (oid::TIMESTAMPTZ, Format::Binary, b"\x7f\xff\xff\xff\xff\xff\xff\xff"),
+            (oid::TIME, Format::Binary, b"\xff\xff\xff\xff\xff\xff\xff\xff"),
+            (oid::TIME, Format::Binary, b"\0\0\0\x14\x1d\xd7\x60\x01"),
+            (oid::FLOAT8, Format::Text, b"1e400"),
+            (oid::NUMERIC, Format::Text, b"--1"),
             (oid::TEXT, Format::Text, b"\xff"),
             (1007, Format::Text, b"{1"),
             (1007, Format::Text, b"{{1},{2}}"),
@@ -355,8 +402,54 @@ mod tests {
             (1007, Format::Binary, b"\0\0\0\x01\0\0\0\0\0\0\0\x17\0\xff\xff\xff\0\0\0\x01"),
             (600, Format::Binary, b"point"),
         ] {
-            assert!(one(oid, format, Bytes::from_static(bytes)).is_err(), "{oid} {bytes:?}");
+            assert!(one(oid, format, Bytes::from_static(bytes), None).is_err(), "{oid} {bytes:?}");
         }
+    }
+
+    #[test]
+    fn numbers_keep_all_their_digits() {
+        for text in [
+            "1.5",
+            "0.1000000000000000055511151231257827021181583404541015625",
+            "-12345678901234567890123456789012345678901234567890.5",
+        ] {
+            assert_eq!(shown(oid::NUMERIC, Format::Text, text.as_bytes()), text);
+        }
+        assert_eq!(shown(oid::NUMERIC, Format::Text, b"1E+3"), "1000");
+        assert_eq!(shown(oid::NUMERIC, Format::Text, b"-1.5e-3"), "-0.0015");
+        assert_eq!(shown(oid::NUMERIC, Format::Text, b"NaN"), "NaN");
+        let list = one(1231, Format::Text, Bytes::from_static(b"{1.5,NULL,2.25}"), None).unwrap();
+        assert_eq!(array_value_to_string(&list, 0).unwrap(), "[1.50, , 2.25]");
+        // More digits than a decimal has are rounded where a floating-point number is needed, and only there.
+        let long: &'static [u8] =
+            b"0.12345678901234567890123456789012345678901234567890123456789012345678901234567890";
+        let needs =
+            |needed: &DataType| one(oid::NUMERIC, Format::Text, Bytes::from_static(long), Some(needed));
+        assert!(needs(&DataType::Float64).is_ok() && needs(&DataType::Decimal128(38, 10)).is_err());
+    }
+
+    #[test]
+    fn a_list_is_null_or_a_list() {
+        let list = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
+        let schema = Schema::new(vec![Field::new("$1", list.clone(), true)]);
+        let needs = Some(Needs { schema: &schema, for_what: Use::Stored });
+        let of = |oid, value: Option<&'static [u8]>| {
+            parameters(&[oid], &[], &[value.map(Bytes::from_static)], needs)
+        };
+        let null = of(oid::TEXT, None).unwrap().unwrap();
+        assert_eq!((null.column(0).data_type(), null.column(0).null_count()), (&list, 1));
+        let told_text = of(oid::TEXT, Some(b"{a,b}")).unwrap().unwrap();
+        assert_eq!(told_text.column(0).as_list::<i32>().value_length(0), 2);
+        assert!(of(oid::INT8, Some(b"1")).is_err());
+    }
+
+    #[test]
+    fn formats_are_one_for_all_or_one_for_each() {
+        let value = || Some(Bytes::from_static(b"1"));
+        let types = [oid::INT4, oid::INT4, oid::INT4];
+        let two = [Format::Text, Format::Text];
+        assert!(parameters(&types, &two, &[value(), value(), value()], None).is_err());
+        assert!(parameters(&types, &two[..1], &[value(), value(), value()], None).is_ok());
     }
 
     proptest! {
@@ -369,7 +462,7 @@ mod tests {
         ) {
             let known = crate::types::TYPES[at];
             let format = if text { Format::Text } else { Format::Binary };
-            let _ = one(if list { known.array } else { known.oid }, format, bytes.into());
+            let _ = one(if list { known.array } else { known.oid }, format, bytes.into(), None);
         }
     }
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::cast;
-use arrow_schema::SchemaRef;
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow_schema::{DataType, SchemaRef};
 use tandem_sql::text::statements;
 use tandem_types::{Error, Result};
 
 use crate::connection::{Connection, Stop};
-use crate::decode;
+use crate::decode::{self, Needs};
 use crate::encode::Rows;
 use crate::errors::Failure;
 use crate::message::{Bind, Format, Message, Target};
@@ -69,11 +69,20 @@ impl Connection {
     }
 
     async fn parse(&mut self, name: String, text: &str, types: &[u32]) -> Result<(), Stop> {
-        if !name.is_empty() && self.statements.contains_key(&name) {
+        if name.is_empty() {
+            // Gone even if the new one is none.
+            self.statements.remove("");
+        } else if self.statements.contains_key(&name) {
             let error = Error::already_exists(format!("prepared statement {name:?} exists already"));
             return Err(Failure::new("42P05", error).into());
         }
-        self.check_room(self.statements.len(), "prepared statements")?;
+        let held = self.statements.iter().filter(|(name, _)| !name.is_empty());
+        self.check_room(
+            held.map(|(_, statement)| statement.bytes),
+            text.len(),
+            &name,
+            "prepared statements",
+        )?;
         let all = statements(text);
         if all.len() > 1 {
             let error = Error::invalid("a prepared statement is one statement, and the text has several");
@@ -85,25 +94,56 @@ impl Connection {
         Ok(())
     }
 
-    fn check_room(&self, held: usize, what: &str) -> Result<()> {
-        let most = self.server.config.max_statements;
-        if held < most {
+    /// Whether one more fits: what has no name takes the place of what had none.
+    fn check_room(
+        &self,
+        held: impl Iterator<Item = usize>,
+        bytes: usize,
+        name: &str,
+        what: &str,
+    ) -> Result<()> {
+        let (most, most_bytes) = (self.server.config.max_statements, self.server.config.max_statements_bytes);
+        let (count, all) = held.fold((0, bytes), |(count, all), one| (count + 1, all + one));
+        if name.is_empty() || count < most && all <= most_bytes {
             return Ok(());
         }
-        Err(Error::overloaded(format!("the connection holds {most} {what}: close some, or DISCARD ALL")))
+        Err(Error::overloaded(format!(
+            "the connection holds {count} {what}, and with this one they would have {all} bytes, of {most} and {most_bytes} \
+             at most: close some, or DISCARD ALL"
+        )))
     }
 
     fn bind(&mut self, bind: Bind) -> Result<(), Stop> {
         let Bind { portal, statement, formats, values, results } = bind;
-        if !portal.is_empty() && self.portals.contains_key(&portal) {
+        if portal.is_empty() {
+            self.portals.remove("");
+        } else if self.portals.contains_key(&portal) {
             let error = Error::already_exists(format!("portal {portal:?} exists already"));
             return Err(Failure::new("42P03", error).into());
         }
-        self.check_room(self.portals.len(), "portals")?;
+        let bytes = values.iter().flatten().map(bytes::Bytes::len).sum();
+        let held = self.portals.iter().filter(|(name, _)| !name.is_empty());
+        self.check_room(held.map(|(_, portal)| portal.bytes), bytes, &portal, "portals")?;
         let statement = self.statement(&statement)?;
-        let parameters = decode::parameters(&statement.types, &formats, &values)
+        self.check_taken(statement.ends_transaction())?;
+        // What yields no rows has no columns to tell formats for.
+        let columns = statement.schema.as_ref().map_or(results.len(), |schema| schema.fields().len());
+        if results.len() > 1 && results.len() != columns {
+            let error = Error::invalid(format!(
+                "{} formats were told for {columns} columns: it is one for all, or one for each",
+                results.len()
+            ));
+            return Err(Failure::new("08P01", error).into());
+        }
+        let needed = match &statement.kind {
+            Kind::Engine(prepared) => Some(prepared.parameters()),
+            _ => None,
+        };
+        let needs = needed.as_ref().map(|schema| Needs { schema, for_what: statement.uses() });
+        let parameters = decode::parameters(&statement.types, &formats, &values, needs)
             .map_err(|error| Failure::new("22P02", error))?;
-        self.portals.insert(portal, Portal { statement, parameters, results, running: None, done: false });
+        let bound = Portal { statement, parameters, results, running: None, done: false, bytes };
+        self.portals.insert(portal, bound);
         self.output.bind_complete();
         Ok(())
     }
@@ -136,16 +176,21 @@ impl Connection {
 
     async fn execute(&mut self, name: &str, max_rows: usize) -> Result<(), Stop> {
         let mut portal = self.portals.remove(name).ok_or_else(|| no_portal(name))?;
+        let statement = portal.statement.clone();
+        if portal.done && statement.schema.is_some() {
+            // All its rows are gone.
+            self.output.complete(&counted_tag(&statement.tag, Some(0)));
+            self.portals.insert(name.to_owned(), portal);
+            return Ok(());
+        }
         if portal.done {
             return Err(Error::invalid(format!("portal {name:?} has run: bind it again")).into());
         }
-        let statement = portal.statement.clone();
         let mut running = match portal.running.take() {
-            Some(running) => running,
+            Some(running) => Running { until: self.begin_waiting(), ..running },
             None => {
                 // What is sent together stands or falls together.
-                let joins = matches!(&statement.kind, Kind::Engine(prepared) if !prepared.is_query())
-                    && (self.implicit || self.next_tag().await? != SYNC);
+                let joins = statement.can_join() && (self.implicit || self.next_tag().await? != SYNC);
                 match self.start(&statement, portal.parameters.take(), joins).await? {
                     Outcome::Rows(running) => running,
                     Outcome::Done(tag) => {
@@ -161,9 +206,10 @@ impl Connection {
             }
         };
         let described = statement.schema.as_ref().unwrap_or(&running.schema).clone();
+        let before = running.sent;
         let all = self.send_rows(&mut running, &portal.results.clone(), &described, max_rows).await?;
         if all {
-            self.output.complete(&counted_tag(&statement.tag, Some(running.sent)));
+            self.output.complete(&counted_tag(&statement.tag, Some(running.sent - before)));
             portal.done = true;
         } else {
             self.output.suspended();
@@ -231,11 +277,18 @@ fn as_described(batch: RecordBatch, described: &SchemaRef) -> Result<RecordBatch
     if !fits {
         return Err(changed());
     }
+    // A value that does not fit is an error, not a null.
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
     let columns = batch.columns().iter().zip(described.fields());
-    let columns = columns.map(|(array, field)| match field.data_type() {
-        // Described as text.
-        arrow_schema::DataType::Null => cast(array, &arrow_schema::DataType::Utf8).map_err(|_| changed()),
-        known => cast(array, known).map_err(|_| changed()),
+    let columns = columns.map(|(array, field)| {
+        let known = match field.data_type() {
+            // Described as text.
+            DataType::Null => &DataType::Utf8,
+            // No value is changed for what is the same to the client, such as the digits of a decimal.
+            known if oid_of(known) == oid_of(array.data_type()) => return Ok(array.clone()),
+            known => known,
+        };
+        cast_with_options(array, known, &strict).map_err(|_| changed())
     });
     let columns: Vec<_> = columns.collect::<Result<_>>()?;
     let fields = columns.iter().zip(described.fields());

@@ -28,6 +28,7 @@ mod decode;
 mod encode;
 mod errors;
 mod extended;
+mod lists;
 mod local;
 mod message;
 mod server;
@@ -35,6 +36,7 @@ mod settings;
 mod simple;
 mod startup;
 mod statement;
+mod suit;
 mod types;
 
 pub use server::{PgConfig, serve};

@@ -16,6 +16,8 @@ pub(crate) enum Local {
     },
     /// As [`Local::Set`], of what the engine calls its schema.
     SearchPath(Option<String>),
+    /// One of the two before it, up to the end of the transaction.
+    ForTransaction(Box<Local>),
     Show(String),
     ShowAll,
     ResetAll,
@@ -51,19 +53,25 @@ pub(crate) fn understand(sql: &str) -> Result<Option<Local>> {
     let words: Vec<&str> = tokens.iter().map(String::as_str).collect();
     Ok(Some(match words.as_slice() {
         ["begin" | "start", ..] => Local::Transaction(Control::Begin(begin(sql))),
-        ["commit" | "end", ..] => Local::Transaction(Control::Commit),
+        ["commit" | "end", ..] => end(sql, Control::Commit)?,
         ["rollback" | "abort", "to", ..] | ["rollback" | "abort", "work" | "transaction", "to", ..] => {
             Local::Transaction(Control::RollbackTo(sql.to_owned()))
         }
-        ["rollback" | "abort", ..] => Local::Transaction(Control::Rollback),
+        ["rollback" | "abort", ..] => end(sql, Control::Rollback)?,
         ["savepoint", ..] => Local::Transaction(Control::Mark("SAVEPOINT", sql.to_owned())),
         ["release", ..] => Local::Transaction(Control::Mark("RELEASE", sql.to_owned())),
         ["set", "transaction", ..] => isolation(after(sql, 2))?,
         ["set", "session", "characteristics", "as", "transaction", ..] => isolation(after(sql, 5))?,
-        ["set", "session" | "local", "time", "zone", ..] => set("timezone", Some(after(sql, 4)))?,
+        ["set", "local", "time", "zone", ..] => {
+            Local::ForTransaction(Box::new(set("timezone", Some(after(sql, 4)))?))
+        }
+        ["set", "local", name, "=" | "to", ..] if ours(name) => {
+            Local::ForTransaction(Box::new(set(name, Some(after(sql, 4)))?))
+        }
+        ["set", "session", "time", "zone", ..] => set("timezone", Some(after(sql, 4)))?,
         ["set", "time", "zone", ..] => set("timezone", Some(after(sql, 3)))?,
         ["set", "names", ..] => set("client_encoding", Some(after(sql, 2)))?,
-        ["set", "session" | "local", name, "=" | "to", ..] if ours(name) => set(name, Some(after(sql, 4)))?,
+        ["set", "session", name, "=" | "to", ..] if ours(name) => set(name, Some(after(sql, 4)))?,
         ["set", name, "=" | "to", ..] if ours(name) => set(name, Some(after(sql, 3)))?,
         ["show", "transaction", "isolation", "level"] => Local::Show("transaction_isolation".to_owned()),
         ["show", "time", "zone"] => Local::Show("timezone".to_owned()),
@@ -85,6 +93,28 @@ pub(crate) fn understand(sql: &str) -> Result<Option<Local>> {
 fn ours(name: &str) -> bool {
     let name = unquoted(name);
     Settings::knows(&name) || name.eq_ignore_ascii_case("search_path")
+}
+
+/// The end of a transaction, if nothing more is asked for.
+fn end(sql: &str, control: Control) -> Result<Local> {
+    let words = leading(sql, 6);
+    let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+    let rest = match words.as_slice() {
+        ["work" | "transaction", rest @ ..] => rest,
+        rest => rest,
+    };
+    match rest {
+        [] | ["and", "no", "chain"] => Ok(Local::Transaction(control)),
+        ["and", "chain"] => {
+            Err(Error::unsupported(format!("{sql}: AND CHAIN is not supported: BEGIN the next transaction")))
+        }
+        _ => Err(Error::unsupported(format!("{sql}: the end of a transaction takes nothing more"))),
+    }
+}
+
+/// Whether a `BEGIN`, as the engine is to see it, asks for nothing but a transaction.
+pub(crate) fn is_plain(begin: &str) -> bool {
+    matches!(begin, "begin" | "begin work" | "begin transaction" | "start transaction")
 }
 
 /// `BEGIN` without what PostgreSQL's clients add to it: a snapshot is more than these levels ask for, so that they get it.
@@ -163,6 +193,8 @@ mod tests {
     fn parameters_are_set_in_all_spellings() {
         assert_eq!(read("SET application_name = 'my app'"), set_to("application_name", "my app"));
         assert_eq!(read("set SESSION extra_float_digits to 3"), set_to("extra_float_digits", "3"));
+        let local = set_to("statement_timeout", "1s").unwrap();
+        assert_eq!(read("SET LOCAL statement_timeout = '1s'"), Some(Local::ForTransaction(Box::new(local))));
         assert_eq!(read("SET TIME ZONE 'UTC'"), set_to("timezone", "UTC"));
         assert_eq!(read("SET DateStyle = ISO, MDY"), set_to("datestyle", "ISO, MDY"));
         assert_eq!(
@@ -209,5 +241,22 @@ mod tests {
         assert!(understand("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE").is_err());
         assert!(matches!(read("ROLLBACK TO SAVEPOINT a"), Some(Local::Transaction(Control::RollbackTo(_)))));
         assert_eq!(read("ABORT"), Some(Local::Transaction(Control::Rollback)));
+    }
+
+    #[test]
+    fn the_end_of_a_transaction_is_nothing_else() {
+        for sql in ["COMMIT", "END WORK", "commit transaction and no chain"] {
+            assert_eq!(read(sql), Some(Local::Transaction(Control::Commit)), "{sql}");
+        }
+        for sql in [
+            "COMMIT AND CHAIN",
+            "COMMIT PREPARED 'x'",
+            "ROLLBACK PREPARED 'x'",
+            "ROLLBACK WORK AND CHAIN",
+            "END x",
+        ] {
+            assert!(understand(sql).is_err(), "{sql}");
+        }
+        assert!(is_plain("begin work") && !is_plain("begin read only"));
     }
 }

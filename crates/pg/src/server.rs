@@ -29,8 +29,9 @@ pub struct PgConfig {
     pub max_starting: usize,
     /// How long a client may take to do so.
     pub startup_time: Duration,
-    /// Prepared statements and portals of one connection.
+    /// Prepared statements and portals of one connection: of each kind so many, and so many bytes of texts and of values.
     pub max_statements: usize,
+    pub max_statements_bytes: usize,
     /// How long statements may go on after shutdown was asked for.
     pub drain: Duration,
     /// Whom it serves, and over which wire.
@@ -46,6 +47,7 @@ impl Default for PgConfig {
             max_starting: 100,
             startup_time: Duration::from_secs(30),
             max_statements: 1_000,
+            max_statements_bytes: 128 << 20,
             drain: Duration::from_secs(10),
             access: Access::default(),
         }
@@ -97,14 +99,14 @@ impl Server {
         let begun =
             within(self.clock.as_ref(), self.config.startup_time, startup::begin(&self, stream)).await;
         drop(starting);
-        let Some(Ok(Client { mut wire, grant, parameters })) = begun else { return };
+        let Some(Ok(Client { mut wire, grant, parameters, ahead })) = begun else { return };
         let Ok(_connection) = self.connections.clone().try_acquire_owned() else {
             let message =
                 format!("{} clients are connected, and more are not served", self.config.max_connections);
             startup::refuse(&mut wire, Failure::new("53300", Error::overloaded(message))).await;
             return;
         };
-        Box::pin(Connection::new(self, wire, grant).run(parameters)).await;
+        Box::pin(Connection::new(self, wire, grant, ahead).run(parameters)).await;
     }
 }
 

@@ -122,10 +122,6 @@ impl Settings {
         Ok(())
     }
 
-    pub fn reset(&mut self) {
-        self.set.clear();
-    }
-
     /// How long a query may take, if that is limited.
     pub fn statement_timeout(&self) -> Option<Duration> {
         self.get("statement_timeout").and_then(|text| timeout(&text)).filter(|limit| !limit.is_zero())
@@ -186,7 +182,7 @@ mod tests {
             assert!(error.message().contains(value), "{error}");
         }
         assert!(settings.set("nonsense", Some("1")).is_err() && !Settings::knows("nonsense"));
-        settings.reset();
+        settings.set("application_name", None).unwrap();
         assert_eq!(settings.get("application_name").as_deref(), Some(""));
     }
 

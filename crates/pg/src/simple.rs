@@ -4,13 +4,17 @@ use tandem_sql::text::statements;
 
 use crate::connection::{Connection, Stop};
 use crate::encode::Rows;
-use crate::statement::{Outcome, Running, can_join, counted_tag};
+use crate::statement::{Outcome, Running, columns_of, counted_tag};
 
 impl Connection {
     /// Runs the statements of a text. Those that change something are one transaction, unless the text says otherwise.
     pub async fn simple(&mut self, text: &str) -> Result<(), Stop> {
-        // What was left of the extended protocol is over.
-        self.skipping = false;
+        if self.skipping {
+            return Ok(());
+        }
+        // As PostgreSQL has it, what has no name is gone.
+        self.statements.remove("");
+        self.portals.remove("");
         let done = match self.simple_all(text).await {
             Ok(()) => self.commit_implicit().await,
             failed => failed,
@@ -20,6 +24,9 @@ impl Connection {
             Err(Stop::Failed(failure)) => self.fail(&failure),
             Err(Stop::Gone) => return Err(Stop::Gone),
         }
+        if !self.session.is_in_transaction() {
+            self.portals.clear();
+        }
         self.ready().await
     }
 
@@ -28,15 +35,16 @@ impl Connection {
         if all.is_empty() {
             self.output.empty_query();
         }
-        let joins = all.iter().filter(|statement| can_join(statement)).count() > 1;
-        for sql in all {
+        let last = all.len().saturating_sub(1);
+        for (at, sql) in all.into_iter().enumerate() {
             let statement = self.understand(sql, &[]).await?;
+            // What comes after it may fail, and takes it along then.
+            let joins = at < last;
             match self.start(&statement, None, joins).await? {
                 Outcome::Done(tag) => self.output.complete(&tag),
                 Outcome::Rows(mut running) => {
-                    if let Some(columns) = statement.columns() {
-                        self.output.row_description(&columns, &[]);
-                    }
+                    // Of the rows as they are: the table may have changed since the statement was understood.
+                    self.output.row_description(&columns_of(&running.schema), &[]);
                     self.send_all(&mut running).await?;
                     self.output.complete(&counted_tag(&statement.tag, Some(running.sent)));
                 }

@@ -29,6 +29,8 @@ pub(crate) struct Client {
     pub wire: Wire,
     pub grant: Grant,
     pub parameters: Vec<(String, String)>,
+    /// What it has sent already of what comes next.
+    pub ahead: BytesMut,
 }
 
 /// Why a connection is not to go on.
@@ -121,12 +123,13 @@ async fn admit(server: &Server, mut wire: Wire, code: u32, body: &[u8]) -> Resul
         let error = Error::unsupported("there is no replication by this protocol");
         return Err(refuse(&mut wire, error.into()).await);
     }
+    let mut ahead = BytesMut::new();
     let grant = match &server.access.tokens {
         None => Ok(Grant::everything()),
         Some(_) => {
             output.authentication_password();
             send(&mut wire, &mut output).await?;
-            let header = format!("Bearer {}", password(&mut wire).await?);
+            let header = format!("Bearer {}", password(&mut wire, &mut ahead).await?);
             server.access.admit(std::iter::once(header.as_str()), server.clock.now_micros())
         }
     };
@@ -141,7 +144,7 @@ async fn admit(server: &Server, mut wire: Wire, code: u32, body: &[u8]) -> Resul
         return Err(refuse(&mut wire, Failure::new("3D000", error)).await);
     }
     send(&mut wire, &mut output).await?;
-    Ok(Client { wire, grant, parameters })
+    Ok(Client { wire, grant, parameters, ahead })
 }
 
 /// There is one database. Clients that were told none ask for one of their user's name, or of PostgreSQL's own.
@@ -168,10 +171,10 @@ fn parameters(body: &[u8]) -> Result<Parameters> {
     Ok((known, unknown))
 }
 
-async fn password(wire: &mut Wire) -> Result<String, Refused> {
-    let mut input = BytesMut::new();
+/// The password; what was read behind it stays in `input`.
+async fn password(wire: &mut Wire, input: &mut BytesMut) -> Result<String, Refused> {
     loop {
-        match message::take(&mut input, STARTUP_BYTES) {
+        match message::take(input, STARTUP_BYTES) {
             Ok(Some(Message::Password(password))) => return Ok(password),
             Ok(None) => {}
             Ok(Some(_)) => {
@@ -180,7 +183,7 @@ async fn password(wire: &mut Wire) -> Result<String, Refused> {
             }
             Err(error) => return Err(refuse(wire, Failure::new("08P01", error)).await),
         }
-        if wire.read_buf(&mut input).await? == 0 {
+        if wire.read_buf(input).await? == 0 {
             return Err(Refused::Gone);
         }
     }

@@ -11,8 +11,9 @@ use tandem_sql::text::leading;
 use tandem_types::Result;
 
 use crate::catalog::Question;
-use crate::local::Local;
+use crate::local::{Control, Local};
 use crate::message::{ColumnInfo, Format};
+use crate::suit::Use;
 use crate::types::column_info;
 
 /// A statement, prepared.
@@ -25,6 +26,8 @@ pub(crate) struct Statement {
     pub types: Vec<u32>,
     /// Of its rows; `None` where it yields none.
     pub schema: Option<SchemaRef>,
+    /// Of its text.
+    pub bytes: usize,
 }
 
 pub(crate) enum Kind {
@@ -37,8 +40,38 @@ pub(crate) enum Kind {
 impl Statement {
     pub fn columns(&self) -> Option<Vec<ColumnInfo>> {
         let schema = self.schema.as_ref()?;
-        Some(schema.fields().iter().map(|field| column_info(field)).collect())
+        Some(columns_of(schema))
     }
+
+    /// Whether it is the end of a transaction, which one that has failed takes, or nothing at all.
+    pub fn ends_transaction(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Local(Local::Transaction(control)) => {
+                matches!(control, Control::Commit | Control::Rollback | Control::RollbackTo(_))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it writes, and can be one of several in a transaction.
+    pub fn can_join(&self) -> bool {
+        match &self.kind {
+            Kind::Engine(prepared) => !prepared.is_query() && can_join(prepared.sql()),
+            Kind::Local(Local::Copy(copy)) => copy.writes(),
+            _ => false,
+        }
+    }
+
+    /// What becomes of its parameters.
+    pub fn uses(&self) -> Use {
+        if self.tag == "INSERT" { Use::Stored } else { Use::Compared }
+    }
+}
+
+/// The columns of rows, as clients are told of them.
+pub(crate) fn columns_of(schema: &SchemaRef) -> Vec<ColumnInfo> {
+    schema.fields().iter().map(|field| column_info(field)).collect()
 }
 
 /// A statement bound to its parameters.
@@ -50,6 +83,8 @@ pub(crate) struct Portal {
     pub running: Option<Running>,
     /// It ran to its end.
     pub done: bool,
+    /// Of its parameters.
+    pub bytes: usize,
 }
 
 /// Rows on their way.

@@ -150,7 +150,8 @@ pub(crate) fn copy_text(values: &[Option<String>], delimiter: char, null: &str) 
 pub(crate) fn copy_csv(values: &[Option<String>], delimiter: char, null: &str) -> String {
     copy_line(values, delimiter, null, |line, value| {
         let special = |letter: char| letter == delimiter || matches!(letter, '"' | '\n' | '\r');
-        if value == null || value.contains(special) {
+        // `\.` alone in a line would be taken for the end of the rows.
+        if value == null || value == "\\." || value.contains(special) {
             line.push('"');
             line.push_str(&value.replace('"', "\"\""));
             line.push('"');
