@@ -516,17 +516,26 @@ def test_nodes_differ_over_a_column_s_type(tmp_path):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(write, range(120)))
         statuses = [answer.status for answer in answers]
-        assert set(statuses) <= {204, 400, 503}, statuses
-        assert all({204, 503} & set(statuses[i : i + 2]) for i in range(0, 120, 2)), "one of each two, or both may come again"
+        # 500: two nodes that hand their commits to each other may not know what became of one. It may come again as well.
+        assert set(statuses) <= {204, 400, 500, 503}, statuses
+        again = {204, 500, 503}
+        assert all(again & set(statuses[i : i + 2]) for i in range(0, 120, 2)), "one of each two, or both may come again"
         for answer in answers:
-            assert answer.status == 204 or "differ" in answer.json()["message"], answer.text
-        good = statuses.count(204)
+            assert answer.status != 500 or "unknown" in answer.text, answer.text
+            assert answer.status in (204, 500) or "differ" in answer.json()["message"], answer.text
+        good, unknown = statuses.count(204), statuses.count(500)
         with b.adbc(**{"adbc.flight.sql.rpc.call_header.tandem-read": "latest"}) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM differ UNION ALL SELECT count(*) FROM beside")
-            assert cursor.fetchall() == [(good,), (good,)]
-        # Tried again, all that is left is final.
-        final = [write(i).status if status == 503 else status for i, status in enumerate(statuses)]
-        assert all(sorted(final[i : i + 2]) == [204, 400] for i in range(0, 120, 2)), final
+
+            def counts():
+                cursor.execute("SELECT count(*) FROM differ UNION ALL SELECT count(*) FROM beside")
+                return [count for (count,) in cursor.fetchall()]
+
+            one, other = counts()
+            assert one == other and good <= one <= good + unknown
+            # Tried again, all that is left is final.
+            final = [write(i).status if status in (500, 503) else status for i, status in enumerate(statuses)]
+            assert all(sorted(final[i : i + 2]) == [204, 400] for i in range(0, 120, 2)), final
+            assert counts() == [60, 60]
 
 
 def test_a_replica_says_who_writes(own_node, tmp_path):
