@@ -19,6 +19,7 @@ import time
 import adbc_driver_flightsql.dbapi
 import psycopg
 import pyarrow as pa
+import pyarrow.flight
 
 ROWS = 1_000_000
 SMALL = "SELECT ts, host, a, b, c FROM wires WHERE n < 10"
@@ -61,6 +62,18 @@ def over_flight(connection, query, rows):
         assert cursor.fetch_arrow_table().num_rows == rows
 
 
+def field(number, content):
+    """A field of a protobuf message, of bytes: fewer than 128."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def over_pyarrow(client, query, rows):
+    url = b"type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery"
+    command = field(1, url) + field(2, field(1, query.encode()))
+    info = client.get_flight_info(pa.flight.FlightDescriptor.for_command(command))
+    assert client.do_get(info.endpoints[0].ticket).read_all().num_rows == rows
+
+
 def over_postgres(connection, query, rows, binary=False):
     with connection.cursor(binary=binary) as cursor:
         cursor.execute(query)
@@ -80,10 +93,10 @@ def medians(ways, runs):
 
 
 def report(title, times):
-    flight = times["Flight SQL"]
+    flight = times["Flight SQL, ADBC"]
     print(title)
     for name, seconds in times.items():
-        print(f"  {name:<20} {seconds * 1000:10.2f} ms   {seconds / flight:6.2f} x Flight SQL")
+        print(f"  {name:<20} {seconds * 1000:10.2f} ms   {seconds / flight:6.2f} x ADBC")
 
 
 def main():
@@ -98,12 +111,14 @@ def main():
             host, port = ready["pg"].rsplit(":", 1)
             flight = adbc_driver_flightsql.dbapi.connect(f"grpc://{ready['flight']}", autocommit=True)
             postgres = psycopg.connect(host=host, port=port, dbname="tandem", user="bench", autocommit=True)
-            with flight, postgres:
+            arrow = pa.flight.connect(f"grpc://{ready['flight']}")
+            with flight, postgres, arrow:
                 load(flight)
 
                 def ways(query, rows):
                     return {
-                        "Flight SQL": lambda: over_flight(flight, query, rows),
+                        "Flight SQL, ADBC": lambda: over_flight(flight, query, rows),
+                        "Flight SQL, pyarrow": lambda: over_pyarrow(arrow, query, rows),
                         "PostgreSQL, text": lambda: over_postgres(postgres, query, rows),
                         "PostgreSQL, binary": lambda: over_postgres(postgres, query, rows, binary=True),
                     }
@@ -112,8 +127,8 @@ def main():
                 large = medians(ways(LARGE, ROWS), max(options.runs // 10, 3))
                 report("10 rows", small)
                 report(f"{ROWS:,} rows", large)
-                ratio = small["PostgreSQL, text"] / small["Flight SQL"]
-                faster = large["PostgreSQL, text"] / large["Flight SQL"]
+                ratio = small["PostgreSQL, text"] / small["Flight SQL, ADBC"]
+                faster = large["PostgreSQL, text"] / large["Flight SQL, ADBC"]
                 apart = max(ratio, 1 / ratio)
                 print(f"10 rows: {apart:.2f} times apart (at most 1.2 is the aim: {'met' if apart <= 1.2 else 'missed'})")
                 print(f"{ROWS:,} rows: Flight SQL {faster:.1f} times as fast (5 is the aim: {'met' if faster >= 5 else 'missed'})")
