@@ -8,6 +8,8 @@ use datafusion::error::DataFusionError;
 use parquet::errors::ParquetError;
 use tandem_types::{Error, ErrorKind};
 
+use crate::similar::no_column;
+
 /// Our own error if one caused it, else one of the kind that fits.
 pub(crate) fn from_datafusion(error: DataFusionError) -> Error {
     translate(&error)
@@ -46,7 +48,9 @@ fn translate(error: &DataFusionError) -> Error {
         },
         E::SQL(inner, _) => Error::invalid(format!("the statement cannot be parsed: {inner}")),
         E::SchemaError(inner, _) => match inner.as_ref() {
-            SchemaError::FieldNotFound { .. } => Error::not_found(text(error)),
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                Error::not_found(no_column(field, valid_fields).unwrap_or_else(|| text(error)))
+            }
             _ => Error::invalid(text(error)),
         },
         E::Plan(message) => {

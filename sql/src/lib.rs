@@ -45,6 +45,7 @@ mod runtime;
 mod scan;
 mod session;
 mod show;
+mod similar;
 mod statement;
 mod system;
 pub mod text;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::Float64Type;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::scalar::ScalarValue;
@@ -95,10 +96,37 @@ fn bring(array: &ArrayRef, to: Option<&DataType>) -> Result<ArrayRef> {
     if array.data_type() == to {
         return Ok(array);
     }
+    let misfit = |why: &str| {
+        Error::invalid(format!("a value of type {} does not fit {}: {why}", array.data_type(), wire_type(to)))
+    };
+    if to.is_nested() && !array.data_type().is_nested() {
+        // The cast would make a list of one item of it.
+        let nothing = array.logical_null_count() == array.len();
+        return if nothing { Ok(new_null_array(to, array.len())) } else { Err(misfit("it is no list")) };
+    }
     let strict = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(&array, to, &strict).map_err(|e| {
-        Error::invalid(format!("a value of type {} does not fit {}: {e}", array.data_type(), wire_type(to)))
-    })
+    let cast = cast_with_options(&array, to, &strict).map_err(|e| misfit(&e.to_string()))?;
+    if rounds(array.data_type(), to) {
+        let back =
+            cast_with_options(&cast, array.data_type(), &strict).map_err(|e| misfit(&e.to_string()))?;
+        if !same(&back, &array) {
+            return Err(misfit("it would be another one; cast the parameter, as in CAST($1 AS DOUBLE)"));
+        }
+    }
+    Ok(cast)
+}
+
+/// Whether a cast makes another number of one that does not fit, and says nothing.
+fn rounds(from: &DataType, to: &DataType) -> bool {
+    to.is_integer() && (from.is_floating() || from.is_decimal())
+}
+
+/// By their values: zero is zero with any sign.
+fn same(a: &ArrayRef, b: &ArrayRef) -> bool {
+    match (a.as_primitive_opt::<Float64Type>(), b.as_primitive_opt::<Float64Type>()) {
+        (Some(a), Some(b)) => a.iter().eq(b.iter()),
+        _ => a.as_ref() == b.as_ref(),
+    }
 }
 
 /// Takes values out of unions and encodings.
@@ -133,7 +161,7 @@ fn bare(value: ScalarValue) -> ScalarValue {
 fn one_type(values: Vec<ScalarValue>) -> Result<ArrayRef> {
     let first = values.iter().find(|v| !v.is_null()).or(values.first());
     let Some(data_type) = first.map(ScalarValue::data_type) else {
-        return Ok(arrow::array::new_null_array(&DataType::Null, 0));
+        return Ok(new_null_array(&DataType::Null, 0));
     };
     let cast: Vec<ScalarValue> = values
         .iter()
@@ -150,7 +178,7 @@ fn one_type(values: Vec<ScalarValue>) -> Result<ArrayRef> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{AsArray, DictionaryArray, Int32Array, Int64Array, StringArray, UnionArray};
+    use arrow::array::{DictionaryArray, Float64Array, Int32Array, Int64Array, StringArray, UnionArray};
     use arrow::buffer::ScalarBuffer;
     use arrow::datatypes::{Int8Type, Int32Type, Int64Type};
     use arrow_schema::UnionFields;
@@ -173,6 +201,21 @@ mod tests {
         let error = params(DataType::Int8).bind(Some(batch)).unwrap_err();
         assert!(error.message().starts_with("parameter $1"), "{error}");
         assert!(params(DataType::Int8).bind(None).is_err());
+    }
+
+    #[test]
+    fn no_value_becomes_another_one() {
+        let floats = |number: f64| one(Arc::new(Float64Array::from(vec![number])));
+        let error = params(DataType::Int64).bind(Some(floats(7.5))).unwrap_err();
+        assert!(error.message().contains("would be another one"), "{error}");
+        for number in [7.0, -0.0] {
+            let whole = params(DataType::Int64).bind(Some(floats(number))).unwrap().unwrap();
+            assert_eq!(whole.column(0).as_primitive::<Int64Type>().value(0), number as i64);
+        }
+        let list = DataType::new_list(DataType::Float64, true);
+        assert!(params(list.clone()).bind(Some(floats(7.5))).is_err());
+        let nothing = one(new_null_array(&DataType::Null, 1));
+        assert!(params(list).bind(Some(nothing)).unwrap().unwrap().column(0).is_null(0));
     }
 
     #[test]

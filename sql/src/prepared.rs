@@ -23,6 +23,7 @@ use crate::params::{Parameters, row_values};
 use crate::restore::{RestorePlan, drop_partitions};
 use crate::running::{Planned, PlannedQuery, physical_plan};
 use crate::session::Session;
+use crate::similar;
 use crate::statement::{Control, Dml, Restore, Show, Statement, parse};
 use crate::transaction::{Seen, tables_read};
 use crate::wire::wire_schema;
@@ -589,7 +590,8 @@ fn result_schema(state: &SessionState, plan: &LogicalPlan) -> SchemaRef {
 /// Plans a statement that must only read.
 pub(crate) async fn query_plan(state: &SessionState, mut statement: SqlStatement) -> Result<LogicalPlan> {
     let state = with_versions(state, &mut statement).await?;
-    let plan = state.statement_to_plan(statement).await.tandem()?;
+    let planned = state.statement_to_plan(statement).await.tandem();
+    let plan = planned.map_err(|error| similar::of_plan(error, &state))?;
     let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     reading.verify_plan(&plan).map_err(|e| {
         Error::unsupported(format!("only queries can be explained or planned so: {}", e.strip_backtrace()))

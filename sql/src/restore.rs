@@ -10,8 +10,9 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use tandem_manifest::{Manifest, Step, Table, rejected_table};
-use tandem_types::{Error, Partition, Result, Seq, TableName};
+use tandem_types::{Error, ErrorKind, Partition, Result, Seq, TableName};
 
+use crate::as_of::{AsOf, show_time};
 use crate::database::Database;
 use crate::error::IntoTandem;
 use crate::options::ReadOptions;
@@ -62,11 +63,11 @@ impl RestorePlan {
                 Ok(plan)
             }
             Restore::Table { table, at } => {
-                let then = database.state_as_of(*at, read.deadline).await?;
+                let then = past(database, *at, read).await?;
                 Self::of_table(&database.snapshot(), &then, table)
             }
             Restore::Database { at } => {
-                let then = database.state_as_of(*at, read.deadline).await?;
+                let then = past(database, *at, read).await?;
                 Ok(Self::of_database(&database.snapshot(), &then))
             }
         }
@@ -231,6 +232,26 @@ impl RestorePlan {
             .and_then(LogicalPlanBuilder::build)
             .tandem()
     }
+}
+
+/// The state to go back to.
+///
+/// A time before the first commit names one in which nothing was: whoever asks for that has mistyped the time, and going
+/// back to it would drop every table.
+async fn past(database: &dyn Database, at: AsOf, read: &ReadOptions) -> Result<Arc<Manifest>> {
+    let then = database.state_as_of(at, read.deadline).await?;
+    if !matches!(at, AsOf::Time(_)) || then.seq() > Seq(0) {
+        return Ok(then);
+    }
+    let first = Seq(1);
+    let message = match database.read_log(first, first, 1).await?.first() {
+        Some((header, _)) => format!(
+            "{at} lies before the first commit of the database, seq {first} of {}: there is nothing of that time to restore",
+            show_time(header.commit_time)
+        ),
+        None => format!("{at} lies before the first commit of the database, which has none yet"),
+    };
+    Err(Error::new(ErrorKind::HistoryGone, message).with_seq(first))
 }
 
 /// Whether a table is another one than it was in `then`, to those who query it.

@@ -9,6 +9,7 @@ use datafusion::sql::parser;
 use tandem_manifest::{Manifest, Table};
 use tandem_types::{Column, DEFAULT_CATALOG, DEFAULT_SCHEMA, Error, Result, TableName};
 
+use crate::similar;
 use crate::statement::{READ_ONLY_SCHEMAS, Show, Statement, StatementLimits, parse, quote_name, type_name};
 
 impl Show {
@@ -24,14 +25,14 @@ impl Show {
             Self::Columns { table } if READ_ONLY_SCHEMAS.contains(&table.schema.as_str()) => {
                 system_columns(table)
             }
-            Self::Columns { table } => columns(snapshot.require(table)?),
+            Self::Columns { table } => columns(similar::require(snapshot, table)?),
             Self::CreateTable { table } if READ_ONLY_SCHEMAS.contains(&table.schema.as_str()) => {
                 return Err(Error::unsupported(format!(
                     "{table} is filled by the system, nothing creates it"
                 )));
             }
             Self::CreateTable { table } => {
-                let sql = create_table(snapshot.require(table)?);
+                let sql = create_table(similar::require(snapshot, table)?);
                 format!(
                     "SELECT {} AS table_name, {} AS create_statement",
                     text(&table.to_string()),

@@ -166,3 +166,20 @@ def test_a_read_of_the_future_waits_for_another_nodes_commit(tmp_path, one):
         with pytest.raises(Exception, match="has applied seq"):
             client.do_get(harness.ticket(table="t", as_of={"seq": seq + 50}), harness.call_options(seconds=2)).read_all()
         assert time.monotonic() - started < 10
+
+
+def test_a_time_before_the_first_commit_restores_nothing(one):
+    """A mistyped year would drop every table."""
+    one.sql("CREATE TABLE t (n BIGINT)")
+    one.sql("INSERT INTO t VALUES (1)")
+    before = head(one)
+    [(first,)] = one.sql("SELECT commit_time FROM system.log WHERE seq = 1")
+    said = f"seq 1 of {first:%Y-%m-%dT%H:%M:%S}"
+    for arguments in (["--dry-run"], [], ["--table", "t"], ["--table", "t", "--dry-run"]):
+        failed = one.tandem("restore", "--as-of", "2020-01-01", *arguments, expect=1)
+        assert "before the first commit" in failed.stderr and said in failed.stderr, failed
+        assert "t" not in failed.stdout, "no plan"
+    for sql in ("RESTORE DATABASE TO TIMESTAMP '2020-01-01'", "EXPLAIN RESTORE DATABASE TO TIMESTAMP '2020-01-01'"):
+        with pytest.raises(adbc_driver_manager.Error, match="before the first commit"):
+            one.sql(sql)
+    assert head(one) == before and ask(one, "SELECT n FROM t") == [(1,)]

@@ -202,3 +202,20 @@ def test_help_and_version():
     assert run("--version").stdout.startswith("tandem ")
     for command in ("serve", "sql", "import", "compact", "checkpoint", "status"):
         assert "--" in run(command, "--help").stdout
+
+
+def test_the_shell_knows_the_words_of_who_looks_for_the_way_out(node):
+    done = node.tandem("sql", "--format", "csv", stdin="SELECT 1 AS a;\nhelp\nexit\nSELECT 2 AS b;\n")
+    assert done.stdout.split()[:2] == ["a", "1"] and "\\dt " in done.stdout, done
+    assert not done.stdout.endswith("b\n2\n"), "it ended"
+    assert node.tandem("sql", "-c", "quit", "-c", "SELECT 2").stdout == ""
+
+
+def test_the_shell_describes_types_as_sql_says_them(node):
+    node.sql('CREATE TABLE "Described" (ts TIMESTAMP(6), n BIGINT, "Big" DECIMAL(10,2))')
+    done = node.tandem("sql", "--format", "csv", "-c", '\\d "Described"')
+    types = {row["column_name"]: row["sql_type"] for row in csv.DictReader(io.StringIO(done.stdout))}
+    assert types["n"] == "BIGINT" and types["Big"].startswith("DECIMAL") and types["ts"].startswith("TIMESTAMP"), types
+    assert 'did you mean "Described"' in node.tandem("sql", "-c", "\\d described", expect=1).stderr
+    assert 'did you mean "Described"' in node.tandem("sql", "-c", "SELECT * FROM described", expect=1).stderr
+    assert 'did you mean "Big"' in node.tandem("sql", "-c", 'SELECT Big FROM "Described"', expect=1).stderr

@@ -130,6 +130,31 @@ def test_a_repair_keeps_what_is_whole_and_tells_what_is_not(rows, tmp_path):
     assert nowhere.returncode == 2 and "--to" in nowhere.stderr
 
 
+def test_moments_are_said_as_in_sql(rows, tmp_path):
+    [(first,)] = rows.sql("SELECT commit_time FROM system.log WHERE seq = 1")
+    for what in ("fork", "copy", "backup"):
+        early = run(what, "--from", rows.store, "--to", tmp_path / "early", "--as-of", "2020-01-01", expect=1)
+        assert "2020-01-01T00:00:00Z lies before" in early.stderr, early
+        assert f"begins at seq 1 ({first:%Y-%m-%dT%H:%M:%S}" in early.stderr, early
+        assert "premature" not in run(what, "--from", rows.store, "--to", tmp_path / "x", "--as-of", "yesterday", expect=1).stderr
+        # Later than all there is: the newest.
+        assert tell(what, "--from", rows.store, "--to", tmp_path / what, "--as-of", "2100-01-01")["copied"]["rows"] == 1001
+
+
+def test_a_fork_says_how_it_is_released(rows, tmp_path):
+    fork = tmp_path / "fork"
+    told = run("fork", "--from", rows.store, "--to", fork).stdout
+    deadline = time.monotonic() + 20
+    while not (forks := rows.sql("SELECT fork_id FROM system.forks")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    [(fork_id,)] = forks
+    command = f"tandem fork --from {rows.store} --release {fork_id}"
+    assert command in told, told
+    shutil.rmtree(fork)
+    run(*command.split()[1:])
+
+
 def test_a_fork_that_was_deleted_is_released(rows, tmp_path):
     fork = tmp_path / "fork"
     tell("fork", "--from", rows.store, "--to", fork)

@@ -2,6 +2,7 @@
 
 import signal
 import statistics
+import subprocess
 import threading
 import time
 
@@ -303,3 +304,32 @@ def test_a_node_follows_as_its_present_role_asks(tmp_path):
             with each.flight() as client:
                 harness.put(client, "t", [batch(10 + which)])
         sees([a, b], "SELECT count(*) FROM t", [(3,)])
+
+
+def test_a_node_that_was_killed_does_not_warn_of_itself(tmp_path):
+    """Its heartbeat is still there when it is started again, under another name, at the same address."""
+    address = f"127.0.0.1:{harness.free_port()}"
+    logs = []
+    for life in range(2):
+        logs.append(tmp_path / f"log-{life}")
+        ready = tmp_path / f"ready-{life}"
+        command = [
+            harness.binary(), "serve", "--store", tmp_path / "s", "--flight", address, "--http", "off", "--pg", "off",
+            "--ready-file", ready,
+        ]  # fmt: skip
+        with open(logs[-1], "wb") as log:
+            process = subprocess.Popen(
+                list(map(str, command)), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=harness.clean_environment()
+            )
+        try:
+            harness.wait_until(ready.exists, 60, "the node is ready")
+            if life == 0:
+                harness.wait_until(lambda: list((tmp_path / "s" / "nodes").glob("*.json")), 20, "a heartbeat")
+            else:
+                assert len(list((tmp_path / "s" / "nodes").glob("*.json"))) == 2, "the old heartbeat is there"
+                # A heartbeat of a local store takes a second; who it names is followed at once.
+                time.sleep(3)
+        finally:
+            process.kill()
+            process.wait(30)
+    assert "not to be followed" not in logs[-1].read_text() and "follow itself" not in logs[-1].read_text(), logs[-1].read_text()

@@ -252,7 +252,13 @@ fn check(what: &str, known: &[SettingDef], key: &str, value: Option<&str>) -> Re
     };
     match value {
         Some(value) if !(def.check)(value) => {
-            Err(Error::invalid(format!("{value:?} is no value for {what} {key:?} ({})", def.description)))
+            // Whatever takes this takes times.
+            let example =
+                if (def.check)("10m") { ": say a whole number and a unit, such as 10m" } else { "" };
+            Err(Error::invalid(format!(
+                "{value:?} is no value for {what} {key:?} ({}){example}",
+                def.description
+            )))
         }
         _ => Ok(()),
     }
@@ -270,7 +276,14 @@ pub fn check_table_option(key: &str, value: Option<&str>) -> Result<()> {
             "table option {key:?} is fixed when a table is created: create a new table and copy the rows"
         )));
     }
-    check("table option", TABLE_OPTIONS, key, value)
+    let checked = check("table option", TABLE_OPTIONS, key, value);
+    if TABLE_OPTIONS.iter().any(|def| def.name == key) {
+        return checked;
+    }
+    checked.map_err(|e| {
+        let made = "and, when a table is created, timestamp, partition_by, order_by and primary_key";
+        Error::invalid(format!("{}, {made}", e.message()))
+    })
 }
 
 /// A partition unit by name.
@@ -280,4 +293,21 @@ pub(crate) fn partition_unit(text: &str) -> Result<PartitionUnit> {
             "{text:?} is no partition unit; known are hour, day, week, month, year and none"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_have_worked_is_said() {
+        let said = |key, value| check_table_option(key, Some(value)).unwrap_err().message().to_owned();
+        let unknown = said("tttl", "1d");
+        for known in ["ttl", "dedup_window", "ack", "timestamp", "partition_by", "order_by", "primary_key"] {
+            assert!(unknown.contains(known), "{known}: {unknown}");
+        }
+        assert!(said("ttl", "1 day").contains("such as 10m"));
+        assert!(!said("compression", "1 day").contains("10m"));
+        assert!(check_setting("history_window", Some("soon")).unwrap_err().message().contains("such as 10m"));
+    }
 }

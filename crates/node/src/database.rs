@@ -331,7 +331,8 @@ impl Shared {
             if reached < wanted {
                 metrics::counter!("tandem_quorum_timeouts_total").increment(1);
                 let message = format!(
-                    "committed at {seq}, and applied by {reached} of {wanted} other nodes within {timeout:?}"
+                    "committed at {seq}, and applied by {reached} of {wanted} other nodes within {timeout:?}: what was \
+                     written is there to stay, and must not be written again"
                 );
                 return Err(Error::quorum_timeout(message).with_seq(seq));
             }

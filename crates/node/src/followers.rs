@@ -22,6 +22,9 @@ use crate::Shared;
 /// Rows of larger commits are left to the follower to fetch, if it wants them.
 const PAYLOAD_MAX: usize = 4 << 20;
 
+/// Said to who turns out to be this very process.
+pub(crate) const ITSELF: &str = "a node cannot follow itself";
+
 /// Processes that one follower may speak for.
 const SPOKEN_FOR_MAX: usize = 1024;
 
@@ -62,7 +65,7 @@ pub(crate) fn serve(
         )));
     }
     if follow.incarnation == shared.writer.id() {
-        return Err(Error::invalid("a node cannot follow itself"));
+        return Err(Error::invalid(ITSELF));
     }
     // Before the state is looked at: what is applied from here on is kept for this follower.
     let follower = shared.writer.recent().follow();

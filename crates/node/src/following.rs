@@ -16,6 +16,7 @@ use tandem_log::StoredCommit;
 use tandem_types::{Error, ErrorKind, Result};
 
 use crate::config::Upstream;
+use crate::followers::ITSELF;
 use crate::{AbortOnDrop, Shared};
 
 /// How long an upstream may take to answer, and to say the next thing.
@@ -79,7 +80,7 @@ async fn follow_one_of(shared: Arc<Shared>, candidates: impl Fn(&Shared) -> Vec<
                 wait = RETRY_MIN;
             }
             least = least.min(if is_final(&error) { RETRY_FOREIGN } else { wait });
-            ended(&address, &error);
+            shared.ended(&address, &error);
         }
         // Nobody to follow: that will be a change.
         let wait_now = if least == Duration::MAX { RETRY_MAX } else { least };
@@ -98,7 +99,7 @@ async fn follow_all_writers(shared: Arc<Shared>) {
         changes.mark_unchanged();
         let live = shared.peers.live(clock.monotonic());
         let writers = live.into_iter().filter(|h| h.is_writer()).filter_map(|h| h.address);
-        let wanted: BTreeSet<String> = writers.collect();
+        let wanted: BTreeSet<String> = writers.filter(|address| !shared.is_here(address)).collect();
         // Dropping one ends it.
         feeds.retain(|address, _| wanted.contains(address));
         for address in wanted {
@@ -118,7 +119,7 @@ async fn keep_following(shared: Arc<Shared>, address: String) {
     loop {
         let started = clock.monotonic();
         let error = shared.follow(&address, Scope::Own).await;
-        ended(&address, &error);
+        shared.ended(&address, &error);
         if clock.monotonic() - started > SILENCE_MAX {
             wait = RETRY_MIN;
         }
@@ -135,18 +136,11 @@ fn is_final(error: &Error) -> bool {
     )
 }
 
-fn ended(address: &str, error: &Error) {
-    if is_final(error) {
-        tracing::warn!(%address, %error, "this node is not to be followed; reading the store instead");
-    } else {
-        tracing::info!(%address, %error, "not followed any more");
-    }
-}
-
 impl Shared {
     /// Each replica begins with another one, so that they share the work; where only one node writes, with that.
     fn writers_to_follow(&self) -> Vec<String> {
         let mut writers = self.peers.writers(self.env.clock.monotonic());
+        writers.retain(|address| !self.is_here(address));
         if let Some(place) = self.writer.id().0.checked_rem(writers.len() as u64) {
             writers.rotate_left(usize::try_from(place).unwrap_or(0));
         }
@@ -158,6 +152,25 @@ impl Shared {
             writers.insert(0, address);
         }
         writers
+    }
+
+    /// Tells that a node is not followed any more, and why.
+    fn ended(&self, address: &str, error: &Error) {
+        let is_found = matches!(self.config.upstream, Upstream::Found);
+        if is_found && error.message().contains(ITSELF) {
+            // What is left of a process that was killed, and reached at other names than this one.
+            tracing::debug!(%address, "an old heartbeat leads here");
+        } else if is_final(error) {
+            tracing::warn!(%address, %error, "this node is not to be followed; reading the store instead");
+        } else {
+            tracing::info!(%address, %error, "not followed any more");
+        }
+    }
+
+    /// Whether an address is this node's own. A process that was killed left its heartbeat behind: the next one at its place,
+    /// under another name, finds itself there.
+    fn is_here(&self, address: &str) -> bool {
+        self.config.advertise.as_deref() == Some(address)
     }
 
     /// Whether pushed commits would come too early, or too late.
@@ -243,4 +256,38 @@ fn progress(shared: Arc<Shared>) -> impl Stream<Item = Progress> + Send + 'stati
         applied.extend(shared.downstream.all());
         Some((Progress { applied }, (shared, states, downstream, false)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tandem_env::Env;
+
+    use crate::peers::Heartbeat;
+    use crate::{Node, NodeConfig};
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_at_this_address_is_nobody_to_follow() {
+        let env = Env::open("memory://", &[]).unwrap();
+        let here = "grpc://127.0.0.1:9";
+        let config = NodeConfig {
+            node_id: "new".to_owned(),
+            advertise: Some(here.to_owned()),
+            ..NodeConfig::default()
+        };
+        let node = Node::open(env, config).await.unwrap();
+        let shared = &node.shared;
+        let now = shared.env.clock.monotonic();
+        for (node_id, address) in [("old", here), ("other", "grpc://127.0.0.1:10")] {
+            let heartbeat = Heartbeat {
+                node_id: node_id.to_owned(),
+                address: Some(address.to_owned()),
+                role: "writer".to_owned(),
+                ..Heartbeat::default()
+            };
+            shared.peers.found(heartbeat, now);
+        }
+        assert_eq!(shared.peers.writers(now).len(), 2);
+        assert_eq!(shared.writers_to_follow(), ["grpc://127.0.0.1:10"]);
+        node.shutdown().await;
+    }
 }

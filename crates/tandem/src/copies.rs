@@ -4,13 +4,14 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 use tandem_copy::{Copied, Progress};
+use tandem_format::Pin;
 use tandem_manifest::{Manifest, Step};
 use tandem_types::{Error, ErrorKind, Result};
 use tandem_verify::verify;
 use tandem_writer::{Writer, WriterConfig};
 
 use crate::bar::Bar;
-use crate::place::{self, Moment, state_at};
+use crate::place::{self, state_at};
 
 /// From where, to where, and as of when.
 #[derive(clap::Args, Clone, Debug)]
@@ -67,9 +68,9 @@ pub struct ForkArgs {
 pub async fn copy(args: &CopyArgs, check: bool) -> Result<()> {
     let source = place::open(&args.from, &args.store_options).await?;
     let log = place::log_of(&source).await?;
-    let moment = args.as_of.as_deref().map(Moment::parse).transpose()?;
+    let moment = args.as_of.as_deref().map(place::moment).transpose()?;
     let head = log.recover().await?.manifest;
-    let state = state_at(&log, head, moment.as_ref()).await?;
+    let state = state_at(&log, head, moment).await?;
     let to = place::open_own(&args.to, &args.store_options)?;
     let bar = Bar::new("copied", args.json);
     let tell = |p: Progress| bar.tell(p.objects_done, p.objects, p.bytes_done);
@@ -102,12 +103,24 @@ pub async fn fork(args: &ForkArgs) -> Result<()> {
     // A fork opens its parent by this name, from wherever it is opened.
     let source = place::open(&place::absolute(from)?, &args.store_options).await?;
     let log = place::log_of(&source).await?;
-    let moment = args.as_of.as_deref().map(Moment::parse).transpose()?;
+    let moment = args.as_of.as_deref().map(place::moment).transpose()?;
     let head = log.recover().await?.manifest;
-    let state = state_at(&log, head.clone(), moment.as_ref()).await?;
+    let state = state_at(&log, head.clone(), moment).await?;
     let to_env = place::open_own(to, &args.store_options)?;
-    let copied = tandem_copy::fork(&log, &state, &to_env, |pin| commit(&log, head, Step::Pin(pin))).await?;
-    print(&args.json, &copied, to, "is a fork with")
+    let mut id = String::new();
+    let pin = |pin: Pin| {
+        id.clone_from(&pin.id);
+        commit(&log, head, Step::Pin(pin))
+    };
+    let copied = tandem_copy::fork(&log, &state, &to_env, pin).await?;
+    if args.json {
+        return say(&json!({ "store": to, "fork_id": id, "copied": copied }).to_string());
+    }
+    print(&args.json, &copied, to, "is a fork with")?;
+    say(&format!(
+        "{from} keeps what it shares as {id}, until tandem fork --detach {to} or, once {to} is deleted, \
+         tandem fork --from {from} --release {id}"
+    ))
 }
 
 async fn detach(args: &ForkArgs, fork: &str) -> Result<()> {
@@ -146,8 +159,7 @@ async fn forget(args: &ForkArgs, from: &str, id: &str) -> Result<()> {
         true => json!({ "store": from, "released": id }).to_string(),
         false => format!("{from} keeps nothing for {id} any more"),
     };
-    writeln!(std::io::stdout(), "{text}")
-        .map_err(|e| Error::unavailable(format!("cannot write to standard output: {e}")))
+    say(&text)
 }
 
 /// The parent need not keep anything for the fork. It may be gone.
@@ -187,6 +199,10 @@ fn print(as_json: &bool, copied: &Copied, to: &str, holds: &str) -> Result<()> {
             copied.bytes_fetched >> 20
         ),
     };
+    say(&text)
+}
+
+fn say(text: &str) -> Result<()> {
     writeln!(std::io::stdout(), "{text}")
         .map_err(|e| Error::unavailable(format!("cannot write to standard output: {e}")))
 }

@@ -3,7 +3,8 @@
 use tandem_env::Env;
 use tandem_log::Log;
 use tandem_manifest::Manifest;
-use tandem_types::{Error, Result, Seq};
+use tandem_sql::{AsOf, show_time};
+use tandem_types::{Error, ErrorKind, Result, Seq};
 
 use crate::serve::key_value;
 
@@ -38,44 +39,36 @@ pub async fn log_of(env: &Env) -> Result<Log> {
     Log::open(env.clone()).await
 }
 
-/// A moment of the past, as people say it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Moment {
-    Seq(Seq),
-    /// Microseconds since 1970.
-    Time(i64),
+/// A moment of the past, as SQL says it; a bare number is a seq.
+pub fn moment(text: &str) -> Result<AsOf> {
+    AsOf::parse(&spelled(text))
 }
 
-impl Moment {
-    /// `seq:N`, a bare number, or a time of RFC 3339.
-    pub fn parse(text: &str) -> Result<Self> {
-        let text = text.trim();
-        let number = text.strip_prefix("seq:").unwrap_or(text);
-        if let Ok(seq) = number.parse() {
-            return Ok(Self::Seq(Seq(seq)));
-        }
-        let time = chrono::DateTime::parse_from_rfc3339(text).map_err(|e| {
-            Error::invalid(format!("{text:?} is neither seq:N nor a time such as 2024-05-01T12:00:00Z: {e}"))
-        })?;
-        Ok(Self::Time(time.timestamp_micros()))
-    }
+/// A moment as SQL spells it.
+pub fn spelled(text: &str) -> String {
+    let text = text.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if is_number { format!("seq:{text}") } else { text.to_owned() }
 }
 
 /// The state of a database at a moment; without one, the newest. `head` is the newest.
-pub async fn state_at(log: &Log, head: Manifest, moment: Option<&Moment>) -> Result<Manifest> {
+pub async fn state_at(log: &Log, head: Manifest, moment: Option<AsOf>) -> Result<Manifest> {
     let seq = match moment {
         None => return Ok(head),
-        Some(Moment::Seq(seq)) => *seq,
-        Some(Moment::Time(time)) if *time >= head.commit_time() => return Ok(head),
-        Some(Moment::Time(time)) => {
+        Some(AsOf::Seq(seq)) => seq,
+        Some(AsOf::Time(time)) if time >= head.commit_time() => return Ok(head),
+        Some(AsOf::Time(time)) => {
             let floor = log.floor().await?;
             let before_all = (floor.max(Seq(head.history_start().0.saturating_sub(1))), i64::MIN);
-            let (found, _) = log.moments_around(*time, before_all, (head.seq(), head.commit_time())).await?;
+            let (found, next) =
+                log.moments_around(time, before_all, (head.seq(), head.commit_time())).await?;
             if found == before_all {
-                return Err(Error::new(
-                    tandem_types::ErrorKind::HistoryGone,
-                    "the moment lies before the history that is kept".to_owned(),
-                ));
+                let (at, (seq, since)) = (AsOf::Time(time), next);
+                let message = format!(
+                    "{at} lies before the history that is kept, which begins at seq {seq} ({})",
+                    show_time(since)
+                );
+                return Err(Error::new(ErrorKind::HistoryGone, message).with_seq(seq));
             }
             found.0
         }
@@ -93,9 +86,11 @@ mod tests {
 
     #[test]
     fn moments_are_seqs_or_times() {
-        assert_eq!(Moment::parse("seq:12").unwrap(), Moment::Seq(Seq(12)));
-        assert_eq!(Moment::parse(" 12 ").unwrap(), Moment::Seq(Seq(12)));
-        assert_eq!(Moment::parse("1970-01-01T00:00:01Z").unwrap(), Moment::Time(1_000_000));
-        assert!(Moment::parse("yesterday").unwrap_err().message().contains("yesterday"));
+        assert_eq!(moment("seq:12").unwrap(), AsOf::Seq(Seq(12)));
+        assert_eq!(moment(" 12 ").unwrap(), AsOf::Seq(Seq(12)));
+        assert_eq!(moment("1970-01-01T00:00:01Z").unwrap(), AsOf::Time(1_000_000));
+        assert_eq!(moment("1970-01-02").unwrap(), AsOf::Time(86_400_000_000));
+        assert_eq!(moment("1970-01-01 00:00:01").unwrap(), AsOf::Time(1_000_000));
+        assert!(moment("yesterday").unwrap_err().message().contains("yesterday"));
     }
 }

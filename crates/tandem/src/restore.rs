@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tandem_client::{Client, table_path};
 use tandem_types::{Error, Result};
 
+use crate::place::spelled;
 use crate::target::Target;
 
 /// Bring a database, or one table, back to what it was at a moment of the past
@@ -103,12 +104,9 @@ fn statement(as_of: &str, table: Option<&str>) -> Result<String> {
     }
 }
 
-/// A moment as SQL says it; a bare number is a seq.
+/// A moment as SQL says it.
 pub fn moment(text: &str) -> String {
-    let text = text.trim();
-    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let text = if is_number { format!("seq:{text}") } else { text.to_owned() };
-    format!("'{}'", text.replace('\'', "''"))
+    format!("'{}'", spelled(text).replace('\'', "''"))
 }
 
 fn changes(batch: &RecordBatch) -> Result<Vec<Change>> {

@@ -9,6 +9,7 @@ mod security;
 mod stopping;
 
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -149,9 +150,9 @@ const HTTP_WITHIN: Duration = Duration::from_secs(2);
 
 /// The services of a running node.
 struct Serving {
-    flight: std::net::SocketAddr,
-    http: Option<std::net::SocketAddr>,
-    pg: Option<std::net::SocketAddr>,
+    flight: SocketAddr,
+    http: Option<SocketAddr>,
+    pg: Option<SocketAddr>,
     ready: Arc<AtomicBool>,
     stop: watch::Sender<bool>,
     flight_service: JoinHandle<Result<()>>,
@@ -271,15 +272,23 @@ fn announce(node: &Node, serving: &Serving, options: &Options, security: &Securi
     println!(
         "  tandem import FILE.csv --table T --create{connect}       load CSV, Parquet, JSON lines or Arrow"
     );
-    println!(
-        "  python: adbc_driver_flightsql.dbapi.connect(\"{scheme}://{}\", autocommit=True)",
-        serving.flight
-    );
-    if let Some(pg) = serving.pg {
+    let advertised = options.node.advertise.clone();
+    let flight = advertised.unwrap_or_else(|| format!("{scheme}://{}", from_here(serving.flight)));
+    println!("  python: adbc_driver_flightsql.dbapi.connect(\"{flight}\", autocommit=True)");
+    if let Some(pg) = serving.pg.map(from_here) {
         println!("  psql \"host={} port={} dbname=tandem\"", pg.ip(), pg.port());
     }
     println!("Ctrl-C stops the node; what was acknowledged is already safe.");
     std::io::stdout().flush().map_err(|e| Error::unavailable(format!("standard output: {e}")))
+}
+
+/// Where a client on this machine reaches a listener: one on all addresses has none of its own.
+fn from_here(listens: SocketAddr) -> SocketAddr {
+    match listens.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, listens.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, listens.port()).into(),
+        _ => listens,
+    }
 }
 
 /// Written under another name first, so that whoever waits for it never reads half of it.
@@ -324,4 +333,17 @@ fn start_logging() {
 /// A name for a node that was given none.
 fn random_node_id() -> String {
     format!("node-{:08x}", SystemChance.next_u64() >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_all_addresses_is_reached_at_the_loopback_one() {
+        let here = |text: &str| from_here(text.parse().unwrap()).to_string();
+        assert_eq!(here("0.0.0.0:5"), "127.0.0.1:5");
+        assert_eq!(here("[::]:5"), "[::1]:5");
+        assert_eq!(here("10.1.2.3:5"), "10.1.2.3:5");
+    }
 }

@@ -17,7 +17,9 @@ const UNITS: [(&str, u64); 7] = [
 /// A whole number and a unit: us, ms, s, m, h, d or w. At most 2^63 - 1 microseconds.
 pub fn parse_duration(text: &str) -> Result<Duration> {
     let wrong = || {
-        Error::invalid(format!("{text:?} is no duration: a whole number and one of us, ms, s, m, h, d, w"))
+        Error::invalid(format!(
+            "{text:?} is no duration: a whole number and one of us, ms, s, m, h, d, w, such as 10m or 250ms"
+        ))
     };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -40,7 +42,8 @@ mod tests {
         for wrong in
             ["", "5", "s", "-1s", "+1s", "1.5h", "1 h", "1H", "99999999999999w", "184467440737095516150us"]
         {
-            assert!(parse_duration(wrong).is_err(), "{wrong:?}");
+            let error = parse_duration(wrong).unwrap_err();
+            assert!(error.message().contains("such as 10m"), "{wrong:?}: {error}");
         }
     }
 }

@@ -136,7 +136,10 @@ pub fn parse(sql: &str, default_schema: &str, limits: &StatementLimits) -> Resul
         limits.check_tokens(&tokens)?;
         let (tokens, versions) = as_of::cut(tokens)?;
         let tokens = tokens::number_placeholders(tokens)?;
-        statements.push(statement(Front::new(tokens, default_schema).with_versions(versions))?);
+        let sampled = refuse::sample_by(&tokens);
+        let parsed = statement(Front::new(tokens, default_schema).with_versions(versions));
+        // Its words read as an alias and something left over, of which nobody would learn what to write instead.
+        statements.push(parsed.map_err(|error| sampled.unwrap_or(error))?);
     }
     Ok(statements)
 }

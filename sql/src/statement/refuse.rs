@@ -1,6 +1,6 @@
 //! What is refused by name. Statements are allowed by a list; this one only gives better sentences.
 
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use tandem_types::Error;
 
 use super::front::Front;
@@ -68,6 +68,23 @@ pub(super) fn statement(front: &Front<'_>) -> Error {
     } else {
         front.expected("a statement")
     }
+}
+
+/// Why `SAMPLE BY`, as other systems know it, is not understood; `None`: it is not there.
+pub(super) fn sample_by(tokens: &[TokenWithSpan]) -> Option<Error> {
+    let is = |token: &TokenWithSpan, word: &str| matches!(&token.token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word));
+    let mut words = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_))).peekable();
+    while let Some(token) = words.next() {
+        if is(token, "sample") && words.peek().is_some_and(|next| is(next, "by")) {
+            let at = token.span.start;
+            return Some(Error::unsupported(format!(
+                "line {}, column {}: SAMPLE BY is not supported: select date_bin(INTERVAL '1 hour', ts) AS hour and say \
+                 GROUP BY hour",
+                at.line, at.column
+            )));
+        }
+    }
+    None
 }
 
 /// Why `CREATE`, `ALTER` or `DROP` of what comes next is none of ours.

@@ -410,6 +410,11 @@ fn what_is_not_supported_is_refused_by_name() {
         ("SELECT * FROM (SELECT 1) x TABLESAMPLE (10 ROWS)", "TABLESAMPLE is not supported"),
         ("SELECT * FROM t TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE is not supported"),
         ("SELECT * FROM t FOR UPDATE", "FOR UPDATE"),
+        (
+            "SELECT avg(x) FROM t SAMPLE BY 1h",
+            "line 1, column 22: SAMPLE BY is not supported: select date_bin(",
+        ),
+        ("SELECT avg(x) FROM (SELECT x FROM t WHERE x > 1 sample by 1h) u", "date_bin("),
         ("SELECT 1 INTO u", "SELECT INTO"),
         ("SELECT * FROM t WITH (NOLOCK)", "a hint on a table is not supported"),
         ("WITH c AS (SELECT 1) INSERT INTO t SELECT * FROM c", "a statement that writes within a query"),

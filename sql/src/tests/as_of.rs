@@ -219,6 +219,26 @@ async fn a_dropped_table_comes_back() {
 }
 
 #[tokio::test]
+async fn nothing_goes_back_to_before_the_first_commit() {
+    let (f, _) = fixture().await;
+    let head = f.database.snapshot().seq();
+    for sql in [
+        "RESTORE DATABASE TO TIMESTAMP '1970-01-01'",
+        "EXPLAIN RESTORE DATABASE TO TIMESTAMP '1970-01-01'",
+        "RESTORE TABLE t TO TIMESTAMP '1970-01-01'",
+        "EXPLAIN RESTORE TABLE t TO '1970-01-01T00:00:00Z'",
+    ] {
+        let error = f.refused(sql).await;
+        assert_eq!((error.kind(), error.seq()), (ErrorKind::HistoryGone, Some(Seq(1))), "{sql}: {error}");
+        let said = "before the first commit of the database, seq 1 of 1970-01-01T00:00:00.000001Z";
+        assert!(error.message().contains(said), "{sql}: {error}");
+    }
+    assert_eq!(f.database.snapshot().seq(), head);
+    // Of the first commit itself.
+    f.run("RESTORE DATABASE TO TIMESTAMP '1970-01-01T00:00:00.000001Z'").await;
+}
+
+#[tokio::test]
 async fn a_table_goes_back_to_what_it_was() {
     let (f, seqs) = fixture().await;
     f.run(&format!("RESTORE TABLE t TO SEQ {}", seqs[2])).await;

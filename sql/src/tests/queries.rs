@@ -239,3 +239,32 @@ async fn a_scan_of_very_many_files_answers_as_one_of_few() {
     assert_eq!(f.ask("SELECT count(*) FROM (SELECT n FROM wide WHERE n >= 5 LIMIT 30)").await, "30");
     assert_eq!(f.ask("SELECT a.n FROM wide a JOIN wide b ON a.n = b.c7 WHERE b.n = 5").await, "25");
 }
+
+#[tokio::test]
+async fn a_name_that_differs_in_case_alone_is_suggested() {
+    let f = filled().await;
+    f.run("CREATE TABLE \"Cap\" (\"Load\" BIGINT, n BIGINT)").await;
+    f.run("CREATE SCHEMA s").await;
+    f.run("CREATE TABLE s.\"In\" (n BIGINT)").await;
+    for (sql, said) in [
+        ("SELECT * FROM Cap", "did you mean \"Cap\""),
+        ("SELECT * FROM \"CPU\"", "did you mean cpu"),
+        ("SELECT * FROM s.in_", ""),
+        ("SELECT * FROM s.\"IN\"", "did you mean s.\"In\""),
+        ("SELECT Load FROM \"Cap\"", "no column named load: did you mean \"Load\""),
+        ("SELECT c.Load FROM \"Cap\" c", "did you mean \"Load\""),
+        ("SELECT \"N\" FROM \"Cap\"", "did you mean n"),
+        ("INSERT INTO Cap VALUES (1, 2)", "did you mean \"Cap\""),
+        ("INSERT INTO \"Cap\" (n) SELECT n FROM Cap", "did you mean \"Cap\""),
+        ("UPDATE Cap SET n = 1", "did you mean \"Cap\""),
+        ("DELETE FROM Cap", "did you mean \"Cap\""),
+        ("DESCRIBE Cap", "did you mean \"Cap\""),
+        ("SHOW CREATE TABLE Cap", "did you mean \"Cap\""),
+    ] {
+        let error = f.refused(sql).await;
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{sql}: {error}");
+        assert!(error.message().contains(said), "{sql}: {error}");
+        assert_eq!(said.is_empty(), !error.message().contains("did you mean"), "{sql}: {error}");
+        assert!(!error.message().contains("datafusion"), "{sql}: {error}");
+    }
+}

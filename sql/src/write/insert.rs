@@ -22,6 +22,7 @@ use crate::params::Parameters;
 use crate::prepared::UpdateResult;
 use crate::running::Job;
 use crate::session::Session;
+use crate::similar;
 use crate::statement::{Conflict, quote_name};
 use crate::transaction::Within;
 
@@ -111,13 +112,14 @@ impl Insert {
 
     /// The rows to insert, in the types of the source, and the table's columns that they are for.
     async fn plan(&self, state: &SessionState, snapshot: &Manifest) -> Result<(LogicalPlan, Vec<Column>)> {
-        let table = snapshot.require(&self.table)?;
+        let table = similar::require(snapshot, &self.table)?;
         self.check_conflict(table)?;
         let columns = self.targets(table.schema())?;
         // DataFusion's own INSERT knows what the table's types say of placeholders and of VALUES.
         let mut statement = self.statement()?;
         let state = with_versions(state, &mut statement).await?;
-        let plan = state.statement_to_plan(statement).await.tandem()?;
+        let planned = state.statement_to_plan(statement).await.tandem();
+        let plan = planned.map_err(|error| similar::of_plan(error, &state))?;
         let LogicalPlan::Dml(dml) = plan else {
             return Err(Error::internal("an INSERT was not planned as one"));
         };

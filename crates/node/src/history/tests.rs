@@ -190,3 +190,24 @@ async fn a_session_may_stand_in_the_past() {
     run(&session, "RESET tandem.as_of").await;
     assert_eq!(number(&session, "SELECT count(*) FROM t").await, 2);
 }
+
+#[tokio::test]
+async fn a_restore_to_before_the_first_commit_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = node(&dir, "a").await;
+    let session = a.engine().session("s");
+    run(&session, "CREATE TABLE t (n BIGINT)").await;
+    let first = tandem_sql::show_time(
+        a.engine().database().state_as_of(AsOf::Seq(Seq(1)), None).await.unwrap().commit_time(),
+    );
+    run(&session, "INSERT INTO t VALUES (1)").await;
+    for what in ["DATABASE", "TABLE t"] {
+        let sql = format!("RESTORE {what} TO TIMESTAMP '2020-01-01'");
+        let error = session.prepare(&sql).await.unwrap().update(None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::HistoryGone, "{error}");
+        assert!(error.message().contains(&format!("seq 1 of {first}")), "{error}");
+        let error = session.prepare(&format!("EXPLAIN {sql}")).await.unwrap().plan(None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::HistoryGone, "{error}");
+    }
+    assert_eq!(number(&session, "SELECT count(*) FROM t").await, 1);
+}

@@ -29,7 +29,7 @@ pub struct ServeArgs {
     /// Address of the Flight and Flight SQL listener; port 0 picks a free one [default: 127.0.0.1:8815]
     #[arg(long, env = "TANDEM_FLIGHT", value_name = "ADDR")]
     flight: Option<String>,
-    /// Address of the HTTP listener (health, metrics), or off [default: 127.0.0.1:9000]
+    /// Address of the HTTP listener (line protocol, health, metrics), or off [default: 127.0.0.1:9000]
     #[arg(long, env = "TANDEM_HTTP", value_name = "ADDR")]
     http: Option<String>,
     /// Address of the listener for PostgreSQL's clients, or off [default: 127.0.0.1:8812, if that port is free]

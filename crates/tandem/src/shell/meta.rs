@@ -1,4 +1,4 @@
-//! Meta commands: lines that begin with a backslash and never reach the server as they are.
+//! Meta commands: lines that begin with a backslash, and a few words alone on a line, that never reach the server as they are.
 
 use clap::ValueEnum;
 use tandem_client::table_path;
@@ -50,6 +50,12 @@ pub fn parse(line: &str) -> Result<Meta> {
         Some((command, argument)) => (command, Some(argument.trim()).filter(|a| !a.is_empty())),
         None => (line, None),
     };
+    let word = command.to_ascii_lowercase();
+    match (word.as_str(), argument) {
+        ("help", None) => return Ok(Meta::Help),
+        ("exit" | "quit", None) => return Ok(Meta::Quit),
+        _ => {}
+    }
     let unquoted = |a: &str| a.trim_matches('\'').to_owned();
     let needs = |what: &str| Error::invalid(format!("{command} needs {what}"));
     Ok(match (command, argument) {
@@ -94,9 +100,20 @@ pub const TABLES: &str = "SELECT table_schema, table_name FROM information_schem
 /// The query behind `\dn`.
 pub const SCHEMAS: &str = "SELECT schema_name FROM information_schema.schemata ORDER BY 1";
 
-/// The queries behind `\d TABLE`: its columns, then how it is stored.
-pub fn describe(table: &str) -> Result<(String, String)> {
+/// The statements behind `\d TABLE`.
+pub struct Described {
+    /// What it is, by the name that a statement would know it by.
+    pub table: String,
+    /// The columns of whatever has that name, in any schema.
+    pub columns: String,
+    /// How it is stored.
+    pub storage: String,
+}
+
+pub fn describe(table: &str) -> Result<Described> {
     let mut path = table_path(table)?;
+    let quoted = |part: &String| format!("\"{}\"", part.replace('"', "\"\""));
+    let whole: Vec<String> = path.iter().map(quoted).collect();
     let name = literal(&path.pop().unwrap_or_default());
     let (schema_is, stored_schema_is) = match path.pop() {
         Some(schema) => {
@@ -113,7 +130,7 @@ pub fn describe(table: &str) -> Result<(String, String)> {
         "SELECT timestamp_column, partition_by, order_by, primary_key, rows, bytes, files, tail_rows \
          FROM system.tables WHERE table_name = {name}{stored_schema_is}"
     );
-    Ok((columns, storage))
+    Ok(Described { table: format!("DESCRIBE {}", whole.join(".")), columns, storage })
 }
 
 fn literal(text: &str) -> String {
@@ -129,6 +146,9 @@ mod tests {
         let expected = [
             ("\\?", Meta::Help),
             ("\\q;", Meta::Quit),
+            ("Exit ;", Meta::Quit),
+            ("quit", Meta::Quit),
+            ("help", Meta::Help),
             ("\\c", Meta::Connection),
             ("\\d", Meta::Relations),
             ("\\d  s.t ;", Meta::Describe("s.t".into())),
@@ -152,7 +172,8 @@ mod tests {
 
     #[test]
     fn names_in_describe_are_quoted() {
-        let (columns, storage) = describe("s.o'brien").unwrap();
+        let Described { table, columns, storage } = describe("s.o'brien").unwrap();
+        assert_eq!(table, "DESCRIBE \"s\".\"o'brien\"");
         assert!(columns.contains("table_name = 'o''brien' AND table_schema = 's'"), "{columns}");
         assert!(storage.contains("table_name = 'o''brien' AND schema_name = 's'"), "{storage}");
     }

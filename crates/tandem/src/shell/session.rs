@@ -4,6 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
+use arrow_schema::SchemaRef;
 use tandem_client::Written;
 use tandem_env::{Clock, SystemClock};
 use tandem_types::{Error, ErrorKind, Result};
@@ -12,7 +14,7 @@ use super::backend::SqlBackend;
 use super::copy::{self, Copy};
 use super::export::export;
 use super::format::{Format, Printed, Printer};
-use super::meta::{self, Meta};
+use super::meta::{self, Described, Meta};
 use super::output::Output;
 use super::split::{Piece, next_piece};
 
@@ -236,13 +238,18 @@ impl<B: SqlBackend> Session<B> {
     }
 
     async fn describe(&mut self, table: &str) -> Result<()> {
-        let (columns, storage) = meta::describe(table)?;
-        let found = self.backend.execute(&columns).await?;
-        let schema = found.schema();
-        let batches = found.collect().await?;
-        if batches.iter().all(|b| b.num_rows() == 0) {
-            return Err(Error::not_found(format!("there is no table {table:?}")));
-        }
+        let Described { table, columns, storage } = meta::describe(table)?;
+        let (schema, batches) = match all_rows(&self.backend, &table).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Perhaps it is in a schema that has to be named in statements.
+                let (schema, batches) = all_rows(&self.backend, &columns).await?;
+                if batches.iter().all(|b| b.num_rows() == 0) {
+                    return Err(error);
+                }
+                (schema, batches)
+            }
+            found => found?,
+        };
         let mut printer = Printer::new(&mut self.out, schema, self.settings.format, None);
         for batch in &batches {
             printer.write(batch)?;
@@ -264,6 +271,12 @@ impl<B: SqlBackend> Session<B> {
         }
         Ok(())
     }
+}
+
+/// A whole answer.
+async fn all_rows(backend: &impl SqlBackend, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
+    let found = backend.execute(sql).await?;
+    Ok((found.schema(), found.collect().await?))
 }
 
 /// Reads a script; `-` is standard input.

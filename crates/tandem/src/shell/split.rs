@@ -7,7 +7,7 @@ use tandem_sql::text::{blank_len, token_len};
 pub enum Piece<'a> {
     /// A statement that its `;` completed; the semicolon is left out.
     Statement(&'a str),
-    /// A line that begins with a backslash.
+    /// A line that begins with a backslash, or is one of a few words and nothing else.
     Meta(&'a str),
     /// Text without its semicolon yet; blank if nothing but space and comments is left.
     Rest(&'a str),
@@ -22,6 +22,10 @@ pub fn next_piece(text: &str) -> (Piece<'_>, &str) {
         let (line, after) = body.split_at(end);
         return (Piece::Meta(line.trim_end()), after);
     }
+    let line = body.lines().next().unwrap_or_default();
+    if is_word(line) {
+        return (Piece::Meta(line.trim_end()), body.get(line.len()..).unwrap_or_default());
+    }
     let mut at = 0;
     while let Some(c) = body.get(at..).and_then(|s| s.chars().next()) {
         if c == ';' {
@@ -35,6 +39,12 @@ pub fn next_piece(text: &str) -> (Piece<'_>, &str) {
         at += token_len(body.get(at..).unwrap_or_default());
     }
     (Piece::Rest(body.trim_end()), "")
+}
+
+/// Whether a line is a word that whoever looks for the way out, or for help, types: no statement is one word like that.
+fn is_word(line: &str) -> bool {
+    let line = line.trim_end().trim_end_matches(';').trim_end();
+    ["help", "exit", "quit"].iter().any(|word| line.eq_ignore_ascii_case(word))
 }
 
 /// Whether a text is whole: every statement has its semicolon, or it is a meta command.
@@ -92,6 +102,18 @@ mod tests {
         let (found, rest) = all("\\d t; x\nselect 1\n\\q\n; -- note\n  \\timing\n");
         assert_eq!(found, ["\\d t; x", "select 1\n\\q", "\\timing"]);
         assert_eq!(rest, "");
+    }
+
+    #[test]
+    fn words_of_people_who_look_for_the_way_out_need_no_semicolon() {
+        for text in ["exit", "quit\n", " Help ", "quit ;", "EXIT;"] {
+            assert!(is_complete(text), "{text}");
+            assert!(matches!(next_piece(text).0, Piece::Meta(_)), "{text}");
+        }
+        assert_eq!(all("select 1;\nexit\nselect 2").0, ["select 1", "exit"]);
+        for text in ["exit now", "select\nexit", "exits", "\"exit\"", "help select"] {
+            assert!(!matches!(next_piece(text).0, Piece::Meta(_)), "{text}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::clock;
 use crate::error::IntoTandem;
 use crate::prepared::query_plan;
 use crate::scan::query_type;
+use crate::similar;
 use crate::statement::Dml;
 
 /// An `UPDATE` or `DELETE` of which everything is known but the rows.
@@ -40,7 +41,7 @@ pub(super) struct Analysed {
 
 /// The query of a statement's new values, its placeholders typed but not bound.
 pub(super) async fn plan(dml: &Dml, state: &SessionState, snapshot: &Manifest) -> Result<LogicalPlan> {
-    let table = snapshot.require(&dml.table)?;
+    let table = similar::require(snapshot, &dml.table)?;
     let columns = assigned(dml, table)?;
     let statement = SqlStatement::Statement(Box::new(ast::Statement::Query(dml.query.clone())));
     let (values, predicate, from) = parts(query_plan(state, statement).await?)?;

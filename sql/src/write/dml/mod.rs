@@ -30,6 +30,7 @@ use crate::database::{Database, StagedSection};
 use crate::error::IntoTandem;
 use crate::params::{Parameters, row_values};
 use crate::session::Session;
+use crate::similar;
 use crate::statement::Dml;
 use change::Change;
 pub(crate) use commit::{run, run_within};
@@ -106,7 +107,7 @@ pub(crate) async fn plan_dml(
     bound: Option<RecordBatch>,
     mut view: View,
 ) -> Result<PlannedDml> {
-    let table = view.snapshot.require(&dml.table)?;
+    let table = similar::require(&view.snapshot, &dml.table)?;
     let mut planned = PlannedDml {
         base: view.snapshot.seq(),
         table: table.id(),
