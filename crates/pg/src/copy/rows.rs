@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(csv, [row(&[Some("1")]), row(&[None]), row(&[Some("")])], "no row is skipped");
         assert_eq!(rows(b"1\n\\.\n2\n", "COPY t FROM STDIN CSV", 1).unwrap(), [row(&[Some("1")])]);
         assert_eq!(rows(b"a\"b,c\"d", "COPY t FROM STDIN CSV", 1).unwrap(), [row(&[Some("ab,cd")])]);
-        assert_eq!(rows(b"", "COPY t FROM STDIN CSV", 1).unwrap(), [Row::new(); 0]);
+        assert!(rows(b"", "COPY t FROM STDIN CSV", 1).unwrap().is_empty());
         for wrong in [&b"1,2,3\n"[..], b"1\n", b"1,\"2\n", b"1,"] {
             assert_eq!(rows(wrong, "COPY t FROM STDIN CSV", 2).is_err(), wrong != b"1,", "{wrong:?}");
         }
