@@ -95,8 +95,10 @@ async fn follow_all_writers(shared: Arc<Shared>) {
     let clock = shared.env.clock.clone();
     let mut changes = shared.peers.changes.subscribe();
     let mut feeds: BTreeMap<String, AbortOnDrop> = BTreeMap::new();
+    let mut told = BTreeSet::new();
     loop {
         changes.mark_unchanged();
+        shared.tell_of_others_here(&mut told);
         let live = shared.peers.live(clock.monotonic());
         let writers = live.into_iter().filter(|h| h.is_writer()).filter_map(|h| h.address);
         let wanted: BTreeSet<String> = writers.filter(|address| !shared.is_here(address)).collect();
@@ -164,6 +166,17 @@ impl Shared {
             tracing::warn!(%address, %error, "this node is not to be followed; reading the store instead");
         } else {
             tracing::info!(%address, %error, "not followed any more");
+        }
+    }
+
+    /// Warns of nodes that live and say that they are where this one is, once of each: neither can follow the other.
+    fn tell_of_others_here(&self, told: &mut BTreeSet<String>) {
+        let Some(address) = &self.config.advertise else { return };
+        for node_id in self.peers.also_at(address, self.env.clock.monotonic()) {
+            if !told.contains(&node_id) {
+                tracing::warn!(%node_id, %address, "another node advertises this node's address: give each its own");
+                told.insert(node_id);
+            }
         }
     }
 

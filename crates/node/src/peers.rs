@@ -162,6 +162,12 @@ impl Peers {
         seen.values().filter(|s| now.saturating_sub(s.changed) <= self.patience).cloned().collect()
     }
 
+    /// Nodes that are surely alive and say that they are reached at an address.
+    pub fn also_at(&self, address: &str, now: Duration) -> Vec<String> {
+        let there = |seen: &Seen| seen.moving && seen.heartbeat.address.as_deref() == Some(address);
+        self.alive(now).into_iter().filter(there).map(|seen| seen.heartbeat.node_id).collect()
+    }
+
     /// Addresses of writers: those that are surely alive, else those that may be.
     pub fn writers(&self, now: Duration) -> Vec<String> {
         let live = self.alive(now);
@@ -225,6 +231,18 @@ mod tests {
         assert_eq!(peers.writers(7 * SECOND), ["grpc://b:1"]);
         peers.only(&["b".to_owned()]);
         assert_eq!(peers.all().len(), 1);
+    }
+
+    #[test]
+    fn a_node_at_an_address_is_told_from_what_a_dead_one_left_there() {
+        let peers = Peers::new(3 * SECOND);
+        for node_id in ["a", "b"] {
+            peers.found(Heartbeat { address: Some("grpc://x:1".into()), ..beat(node_id, 1) }, SECOND);
+        }
+        assert_eq!(peers.also_at("grpc://x:1", SECOND), [""; 0], "both may be long dead");
+        peers.found(Heartbeat { address: Some("grpc://x:1".into()), ..beat("a", 2) }, 2 * SECOND);
+        assert_eq!(peers.also_at("grpc://x:1", 2 * SECOND), ["a"]);
+        assert_eq!(peers.also_at("grpc://a:1", 2 * SECOND), [""; 0]);
     }
 
     #[test]
