@@ -9,7 +9,8 @@
 //!   to a column that takes none leaves the old value.
 //! - Literals and looked-up rows may be anybody's bytes: they end in an error, never in a panic.
 //! - Many mutations cost little more than one: those that select by `column = value`, by a list, or by looked-up
-//!   keys share one hash table per column, across phases where none assigns the column, and those whose time cannot match are not looked at.
+//!   keys share one hash table per column, across phases where none assigns the column, and those whose time cannot match are
+//!   not looked at.
 //!
 //! Words:
 //!

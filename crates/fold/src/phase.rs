@@ -8,13 +8,10 @@ use tandem_types::Result;
 use crate::bound::{Action, Bound};
 use crate::frame::Frame;
 use crate::key_table::KeyTable;
-use crate::scan::{narrow, scan};
-use crate::selection::Conjunct;
+use crate::scan::{SPARSE, narrow, scan};
+use crate::selection::{Conjunct, Handle};
 use crate::shared::Found;
 use crate::zone::{Spans, Zone};
-
-/// A clause that is left with less than one row in so many is not asked for its zones.
-const FEW: usize = 8;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -117,6 +114,14 @@ impl Clause {
         overlaps(self.bound.time(), time) && self.zones.iter().all(meets)
     }
 
+    /// The part of its predicate that a hash table can answer, if there is one.
+    pub(crate) fn handle(&self) -> Option<&Handle> {
+        match &self.bound.action {
+            Action::Delete(selection) | Action::Update { selection, .. } => selection.handle.as_ref(),
+            Action::Lookup(_) => None,
+        }
+    }
+
     /// The conditions that an index does not answer.
     fn rest(&self) -> Vec<&Conjunct> {
         match &self.bound.action {
@@ -127,12 +132,7 @@ impl Clause {
 
     /// All conditions.
     fn conjuncts(&self) -> Vec<&Conjunct> {
-        match &self.bound.action {
-            Action::Delete(selection) | Action::Update { selection, .. } => {
-                selection.handle.iter().map(|h| &h.node).chain(&selection.rest).collect()
-            }
-            Action::Lookup(_) => Vec::new(),
-        }
+        self.handle().map(|handle| &handle.node).into_iter().chain(self.rest()).collect()
     }
 }
 
@@ -153,7 +153,7 @@ impl Phase {
         looked_up.resize_with(self.clauses.len(), || None);
         for (clause, rows) in found {
             // To find the batch's ranges costs more than to look at a few rows.
-            let few = rows.len() < frame.rows / FEW;
+            let few = rows.len() < frame.rows / SPARSE;
             let is_active = |c: &Clause| {
                 if few { overlaps(c.bound.time(), span) } else { c.is_active(span, &spans) }
             };

@@ -11,7 +11,7 @@ use crate::node::{Rows, is_true};
 use crate::selection::Conjunct;
 
 /// Once fewer than one row in so many is left, the remaining conditions look at those rows alone.
-const SPARSE: usize = 8;
+pub(crate) const SPARSE: usize = 8;
 
 /// The rows that meet all conditions, ascending; `None`: all of them.
 pub(crate) fn scan(frame: Frame<'_>, conjuncts: &[&Conjunct]) -> Result<Option<Vec<u32>>> {

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::datatypes::SchemaRef;
 use tandem_types::{ColumnId, Result};
 
-use crate::bound::Action;
 use crate::code::agree;
 use crate::frame::{Frame, field_of};
 use crate::index::by_values;
@@ -96,15 +95,5 @@ impl Shared {
             found.entry(*phase).or_default().push((*clause, rows));
         }
         Ok(found)
-    }
-}
-
-impl crate::phase::Clause {
-    /// The part of its predicate that a hash table can answer, if there is one.
-    pub(crate) fn handle(&self) -> Option<&Handle> {
-        match &self.bound.action {
-            Action::Delete(selection) | Action::Update { selection, .. } => selection.handle.as_ref(),
-            Action::Lookup(_) => None,
-        }
     }
 }

@@ -54,13 +54,8 @@ pub(super) fn options(words: &[&str]) -> Result<Options> {
         }
     }
     let delimiter = match delimiter {
-        None => {
-            if csv {
-                ','
-            } else {
-                '\t'
-            }
-        }
+        None if csv => ',',
+        None => '\t',
         Some(text) => match (text.as_str(), text.chars().next()) {
             ("\\t", _) => '\t',
             (one, Some(letter)) if one.len() == 1 && !matches!(letter, '\n' | '\r' | '"' | '\\') => letter,
@@ -84,17 +79,18 @@ fn literal(token: &str) -> String {
     let mut value = String::with_capacity(text.len());
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {
-        value.push(match (letter, letter == '\\') {
-            (_, true) => match letters.next() {
-                Some('n') => '\n',
-                Some('r') => '\r',
-                Some('t') => '\t',
-                Some('b') => '\u{8}',
-                Some('f') => '\u{c}',
-                Some(other) => other,
-                None => '\\',
-            },
-            (plain, false) => plain,
+        if letter != '\\' {
+            value.push(letter);
+            continue;
+        }
+        value.push(match letters.next() {
+            Some('n') => '\n',
+            Some('r') => '\r',
+            Some('t') => '\t',
+            Some('b') => '\u{8}',
+            Some('f') => '\u{c}',
+            Some(other) => other,
+            None => '\\',
         });
     }
     value
